@@ -1,0 +1,254 @@
+"""The analysis and the forecast of one cycle, on arrays in SI units: what the worker calls.
+
+An analysis is an ensemble of guided samples of p(z | z_b, s) and their centre, the zero-noise sample (the mean of
+the posterior where it is Gaussian). x_a = x_b + D(z_a) - D(z_b): what the autoencoder cannot carry stays.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.bundle import Bundle
+from models.climate import year_fraction
+from models.diffusion.denoiser import Denoiser
+from models.diffusion.guidance import Dps, Mmps, Repaint
+from models.diffusion.prior import LevelPrior, PriorDenoiser
+from models.diffusion.samplers import ancestral, dpm_solver, heun
+from models.latent_observations import LatentObservations
+from models.observation_operator import ObservationOperator, ObservationSet, channel_values, supported
+from models.specification import BundleSpec
+
+States = NDArray[np.float32]  # [member, channel, latitude, longitude], SI
+Floats = NDArray[np.float64]
+Progress = Callable[[float], None]
+
+GUIDANCE = ("obsfree", "dps", "repaint", "mmps")
+SAMPLERS = ("dpm", "heun", "ancestral")
+HUBER = 3.0  # departures beyond this many sigma count linearly when the error level is estimated
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """How an analysis is sampled. `steps` levels of the sampler; `seed` fixes every random number."""
+
+    guidance: str = "mmps"
+    members: int = 16
+    steps: int = 16
+    seed: int = 0
+    alignment: str | None = None
+    sampler: Literal["dpm", "heun", "ancestral"] = "dpm"
+
+    def __post_init__(self) -> None:
+        if self.guidance not in GUIDANCE:
+            raise ValueError(f"unknown guidance {self.guidance!r}; choose one of {', '.join(GUIDANCE)}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"unknown sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        if self.alignment is not None:
+            raise ValueError(f"this bundle has no alignment {self.alignment!r}")
+        if self.members < 1:
+            raise ValueError(f"an analysis needs at least one member, got {self.members}")
+
+
+@dataclass(frozen=True)
+class AnalysisResult:
+    """`members` [member, channel, latitude, longitude] SI; `evaluations`: batched runs of the denoiser network."""
+
+    members: States
+    evaluations: int
+
+
+class Assimilator:
+    """A bundle on a device. Raises models.bundle.BundleError when the bundle cannot be used."""
+
+    def __init__(self, bundle_dir: Path, device: str = "auto") -> None:
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.device = torch.device(chosen)
+        self.bundle = Bundle.load(bundle_dir, self.device)
+        self.spec = self.bundle.spec
+        self.moisture = [i for i, c in enumerate(self.spec.channels) if c.variable == "q"]
+
+    @property
+    def description(self) -> BundleSpec:
+        """Grid, channels and references of the bundle."""
+        return self.spec
+
+    def supported(self, observations: ObservationSet) -> NDArray[np.bool_]:
+        """Which observations the operator can compute from the state. [n]"""
+        return supported(observations, self.spec.channels)
+
+    def equivalents(self, state: States, observations: ObservationSet) -> Floats:
+        """H(x): [member, channel, latitude, longitude] SI -> [member, n] SI."""
+        operator = ObservationOperator(observations, self.spec.grid, self.spec.channels, self.device)
+        return operator(self._tensor(state)).double().cpu().numpy()
+
+    def climatology(self, valid_time: datetime) -> tuple[States, States]:
+        """Mean and standard deviation of the season: [channel, latitude, longitude] and [channel, 1, 1], SI."""
+        climate = self.bundle.climate
+        return climate.mean(valid_time).cpu().numpy(), climate.std[:, None, None].cpu().numpy()
+
+    def error_level(self, lead_hours: float | None) -> float:
+        """Background-error level of a forecast of this age; None: no background (the climatology)."""
+        table = self.spec.error_levels
+        if lead_hours is None:
+            return table.level[-1]
+        known = [(h, s) for h, s in zip(table.lead_hours, table.level, strict=True) if h is not None]
+        hours, levels = zip(*known, strict=True)
+        return float(np.exp(np.interp(np.log(max(lead_hours, 1.0)), np.log(hours), np.log(levels))))
+
+    def observation_error(self, observations: ObservationSet) -> Floats:
+        """Effective 1-sigma error [n], SI: instrument, what the autoencoder cannot carry, and time offset.
+
+        R = error^2 + floor^2 + (offset / 6 h * tendency)^2: a report is used as if valid at analysis time.
+        """
+        floor = channel_values(self._floor_si(), observations, self.spec.grid, self.spec.channels)
+        variance = observations.error**2 + floor**2
+        if observations.time_offset is not None:
+            tendency = self.bundle.climate.tendency_std.double().cpu().numpy()
+            per_hour = channel_values(tendency, observations, self.spec.grid, self.spec.channels) / self.spec.step_hours
+            variance = variance + (per_hour * observations.time_offset) ** 2
+        return np.sqrt(variance)
+
+    def _floor_si(self) -> Floats:
+        return (self.bundle.statistics.floor * self.bundle.climate.std).double().cpu().numpy()
+
+    def background_error(self, observations: ObservationSet, error_level: float) -> Floats:
+        """1-sigma background error at each observation [n], SI, for a background of this level."""
+        errors = self.bundle.statistics.channel_errors(error_level) * self.bundle.climate.std
+        return channel_values(errors.double().cpu().numpy(), observations, self.spec.grid, self.spec.channels)
+
+    def estimate_error_level(
+        self, observations: ObservationSet, departures: Floats, valid_time: datetime, first: float
+    ) -> float:
+        """Maximum-likelihood background-error level from the innovations (Dee 1995), Huber weighted.
+
+        Minimises sum ln(v_i) + rho(d_i^2 / v_i) with v_i = R_i + b_i(s)^2 over s between the table's ends, with a
+        prior of a factor two around `first`, so that a handful of observations cannot move it far.
+        """
+        if not len(observations):
+            return first
+        table = self.spec.error_levels.level
+        error = self.observation_error(observations)
+        candidates = np.exp(np.linspace(np.log(table[0]), np.log(table[-1]), 40))
+        costs = []
+        for level in candidates:
+            variance = error**2 + self.background_error(observations, float(level)) ** 2
+            ratio = np.abs(departures) / np.sqrt(variance)
+            rho = np.where(ratio <= HUBER, ratio**2, HUBER * (2 * ratio - HUBER))
+            # neighbouring reports share their background error: a tenth of them count as independent
+            costs.append(0.1 * np.sum(np.log(variance) + rho) + (np.log(level / first) / np.log(2.0)) ** 2)
+        return float(candidates[int(np.argmin(costs))])
+
+    @torch.no_grad()
+    def analyse(
+        self,
+        background: States | None,
+        observations: ObservationSet,
+        valid_time: datetime,
+        error_level: float,
+        settings: AnalysisSettings = AnalysisSettings(),
+        progress: Progress | None = None,
+    ) -> AnalysisResult:
+        """Sample the analysis ensemble.
+
+        Args:
+            background: [member, channel, latitude, longitude] SI (its mean is used), or None for a cold start.
+            observations: all of them `supported`; may be empty.
+            valid_time: of the analysis.
+            error_level: of the background, from `error_level` or `estimate_error_level`.
+
+        Returns:
+            `settings.members` members centred on the zero-noise analysis.
+
+        Raises:
+            ValueError: an observation that is not supported, or an impossible setting.
+            FloatingPointError: the background or the analysis is not finite.
+        """
+        climate, coder = self.bundle.climate, self.bundle.autoencoder
+        if background is None:
+            anomaly = torch.zeros(1, *climate.harmonics.shape[1:], device=self.device)
+            z_b = torch.zeros_like(coder.encode(anomaly))
+        else:
+            mean = self._tensor(background).mean(dim=0, keepdim=True)
+            if not bool(torch.isfinite(mean).all()):
+                raise FloatingPointError("the background holds values that are not finite")
+            anomaly = climate.normalise(mean, valid_time)
+            z_b = coder.encode(anomaly)
+        prior = self.bundle.statistics.at(error_level)
+        denoiser = PriorDenoiser(self.bundle.denoiser, prior, z_b, year_fraction(valid_time))
+        latent = LatentObservations(
+            coder,
+            climate,
+            prior,
+            anomaly,
+            z_b,
+            valid_time,
+            ObservationOperator(observations, self.spec.grid, self.spec.channels, self.device),
+            self._tensor(observations.value),
+            self._tensor(self.observation_error(observations)),
+        )
+        guided = self._guide(denoiser, latent, prior, settings.guidance, len(observations))
+        noise = torch.Generator(device=self.device).manual_seed(settings.seed)
+        w = self._sample(guided, z_b, settings, noise, progress)
+        members = climate.denormalise(latent.state(w), valid_time)
+        members[:, self.moisture] = members[:, self.moisture].clamp_min(0.0)
+        if not bool(torch.isfinite(members).all()):
+            raise FloatingPointError("the analysis holds values that are not finite")
+        return AnalysisResult(members.cpu().numpy(), denoiser.evaluations)
+
+    def _guide(
+        self, denoiser: PriorDenoiser, latent: LatentObservations, prior: LevelPrior, guidance: str, count: int
+    ) -> Denoiser:
+        if guidance == "obsfree" or not count:
+            return denoiser
+        if guidance == "mmps":
+            return Mmps(denoiser, latent, prior.gaussian.covariance_times)
+        if guidance == "dps":
+            return Dps(denoiser, latent, latent.spread())
+        return Repaint(denoiser, latent.paint)
+
+    def _sample(
+        self,
+        guided: Denoiser,
+        z_b: Tensor,
+        settings: AnalysisSettings,
+        noise: torch.Generator,
+        progress: Progress | None,
+    ) -> Tensor:
+        """Whitened increments [member, ...]: a centre from zero noise, members recentred on it."""
+        shape = (settings.members, *z_b.shape[1:])
+        start = torch.randn(shape, generator=noise, device=self.device)
+        if settings.sampler == "heun":
+            return heun(guided, start, settings.steps, progress=progress)
+        if settings.sampler == "ancestral":
+            return ancestral(guided, start, settings.steps, generator=noise, progress=progress)
+        centre = dpm_solver(guided, torch.zeros_like(start[:1]), settings.steps, stochastic=False)
+        if settings.members == 1:
+            return centre
+        samples = dpm_solver(guided, start, settings.steps, stochastic=True, generator=noise, progress=progress)
+        return samples - samples.mean(dim=0, keepdim=True) + centre
+
+    @torch.no_grad()
+    def forecast(self, state: States, valid_time: datetime, steps: int) -> Iterator[States]:
+        """Roll the learned model forward: yields `steps` states [member, ...] SI, one per `step_hours`."""
+        climate = self.bundle.climate
+        step = timedelta(hours=self.spec.step_hours)
+        x = climate.normalise(self._tensor(state), valid_time)
+        for _ in range(steps):
+            season = torch.full((len(x),), year_fraction(valid_time), device=self.device)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                x = self.bundle.forecast(x, season)
+            valid_time = valid_time + step
+            physical = climate.denormalise(x, valid_time)
+            physical[:, self.moisture] = physical[:, self.moisture].clamp_min(0.0)
+            x = climate.normalise(physical, valid_time)
+            yield physical.cpu().numpy()
+
+    def _tensor(self, values: NDArray[np.floating]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.device)

@@ -1,0 +1,108 @@
+"""A model bundle on disk: `bundle.json` (specification) and safetensors weights, checked by sha256.
+
+Weights are stored as float16 (statistics and networks) or float32 (climate); no file holds pickled code.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models.climate import Climate
+from models.diffusion.prior import ErrorStatistics
+from models.networks.autoencoder import Autoencoder
+from models.networks.denoiser import DenoiserNetwork
+from models.networks.forecast import ForecastModel
+from models.specification import BundleSpec
+
+SHIPPED = Path(__file__).parent / "bundles" / "speedy-t31"
+
+
+class BundleError(Exception):
+    """A bundle is missing, incomplete or altered."""
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _half(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+
+
+class Bundle:
+    """The modules of one bundle, in evaluation mode, on one device."""
+
+    def __init__(self, spec: BundleSpec) -> None:
+        self.spec = spec
+        grid = spec.grid
+        channels, rows, columns = len(spec.channels), len(grid.latitudes), len(grid.longitudes)
+        self.latitudes, self.longitudes = torch.tensor(grid.latitudes), torch.tensor(grid.longitudes)
+        coder = spec.networks.autoencoder
+        self.climate = Climate(channels, rows, columns)
+        self.statistics = ErrorStatistics(
+            len(spec.error_levels.level), coder.latent, rows // coder.patch, columns // coder.patch, channels
+        )
+
+    def build_networks(self) -> None:
+        """Create the networks; needs the climate (its static fields and scales are network inputs)."""
+        spec, static = self.spec, self.climate.static
+        place = (self.latitudes, self.longitudes)
+        coder = spec.networks.autoencoder
+        self.autoencoder = Autoencoder(coder, len(spec.channels), static, *place)
+        self.forecast = ForecastModel(spec.networks.forecast, self.climate, *place)
+        self.denoiser = DenoiserNetwork(spec.networks.denoiser, coder.latent, static, *place, coder.patch)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Module by file name (without .safetensors)."""
+        return {
+            "climate": self.climate,
+            "statistics": self.statistics,
+            "autoencoder": self.autoencoder,
+            "forecast": self.forecast,
+            "denoiser": self.denoiser,
+        }
+
+    @classmethod
+    def load(cls, directory: Path, device: torch.device | str = "cpu") -> "Bundle":
+        """Read and verify a bundle.
+
+        Raises:
+            BundleError: no bundle there, a file is missing, or its sha256 is not the recorded one.
+        """
+        description = directory / "bundle.json"
+        if not description.exists():
+            raise BundleError(f"{directory} holds no bundle.json; train one with `alignda train` or set ALIGNDA_BUNDLE")
+        bundle = cls(BundleSpec.model_validate_json(description.read_text()))
+        states = {}
+        for name, digest in bundle.spec.files.items():
+            path = directory / name
+            if not path.exists():
+                raise BundleError(f"{path} is missing from the bundle")
+            if file_digest(path) != digest:
+                raise BundleError(f"{path} is not the file that bundle.json describes (sha256 differs)")
+            states[path.stem] = {key: value.float() for key, value in load_file(path).items()}
+        bundle.climate.load_state_dict(states["climate"])
+        bundle.build_networks()
+        for name, module in bundle.modules().items():
+            module.load_state_dict(states[name])
+            module.requires_grad_(False).eval().to(device)
+        return bundle
+
+    def save(self, directory: Path) -> BundleSpec:
+        """Write weights and `bundle.json`; returns the specification with the digests filled in."""
+        directory.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for name, module in self.modules().items():
+            state = {key: value.contiguous().cpu() for key, value in module.state_dict().items()}
+            path = directory / f"{name}.safetensors"
+            save_file(state if name == "climate" else _half(state), path)
+            files[path.name] = file_digest(path)
+        spec = self.spec.model_copy(update={"files": files})
+        (directory / "bundle.json").write_text(json.dumps(json.loads(spec.model_dump_json()), indent=1) + "\n")
+        return spec

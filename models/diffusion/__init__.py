@@ -1,0 +1,1 @@
+"""Diffusion in latent space: schedule, Gaussian reference prior, samplers, guidance."""

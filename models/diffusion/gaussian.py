@@ -1,0 +1,67 @@
+"""The Gaussian reference prior N(0, B) of whitened latent increments, with exact formulas for every noise level.
+
+B is homogeneous in longitude: for each latent component k and zonal wavenumber m a covariance between latitudes,
+B = F^H diag_{k,m}(G_km) F with F the orthonormal real-input Fourier transform. Its eigenvectors make the Wiener
+denoiser E[x_0 | x_t] and the posterior covariance V_t = Cov[x_0 | x_t] diagonal:
+    E[x_0 | x_t] = alpha B (alpha^2 B + sigma^2)^-1 x_t,    V_t = sigma^2 B (alpha^2 B + sigma^2)^-1.
+"""
+
+import torch
+from torch import Tensor
+
+from models.diffusion.schedule import Level
+
+
+class ZonalGaussian:
+    """N(0, B) for fields [member, component, latitude, longitude].
+
+    `covariance` [component, wavenumber, latitude, latitude], real symmetric: of the orthonormal Fourier
+    coefficients of each zonal wavenumber 0 .. longitudes / 2.
+    """
+
+    def __init__(self, covariance: Tensor) -> None:
+        values, vectors = torch.linalg.eigh(covariance.double())
+        self.values = values.clamp_min(1e-8).float()  # [component, wavenumber, mode]
+        self.vectors = vectors.float()  # [component, wavenumber, latitude, mode]
+        self.longitudes = 2 * (covariance.shape[1] - 1)
+
+    def to(self, device: torch.device) -> "ZonalGaussian":
+        self.values, self.vectors = self.values.to(device), self.vectors.to(device)
+        return self
+
+    def _filter(self, x: Tensor, gains: Tensor) -> Tensor:
+        """Multiply the eigen-coefficients of x by `gains` [component, wavenumber, mode]."""
+        waves = torch.fft.rfft(x.float(), dim=-1, norm="ortho").permute(1, 3, 2, 0)  # k m latitude member
+        pair = torch.view_as_real(waves).flatten(-2)  # real and imaginary parts ride along as members
+        modes = self.vectors.transpose(-1, -2) @ pair
+        pair = self.vectors @ (modes * gains[..., None])
+        waves = torch.view_as_complex(pair.unflatten(-1, (-1, 2)).contiguous()).permute(3, 0, 2, 1)
+        filtered: Tensor = torch.fft.irfft(waves, n=self.longitudes, dim=-1, norm="ortho")
+        return filtered
+
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """The Wiener filter E[x_0 | x_t], same shape."""
+        return self._filter(x, level.alpha * self.values / (level.alpha**2 * self.values + level.sigma**2))
+
+    def covariance_times(self, x: Tensor, level: Level) -> Tensor:
+        """V_t x, with V_t = Cov[x_0 | x_t]."""
+        return self._filter(x, level.sigma**2 * self.values / (level.alpha**2 * self.values + level.sigma**2))
+
+    def times(self, x: Tensor) -> Tensor:
+        """B x."""
+        return self._filter(x, self.values)
+
+    def sample(self, x: Tensor) -> Tensor:
+        """White noise x [member, ...] -> a sample of N(0, B), by its symmetric square root."""
+        return self._filter(x, self.values.sqrt())
+
+
+def fit_zonal_covariance(samples: Tensor, shrinkage: float = 0.02) -> Tensor:
+    """[sample, component, latitude, longitude] -> [component, wavenumber, latitude, latitude].
+
+    Averages the outer products of real and imaginary parts, shrunk by `shrinkage` towards their diagonal.
+    """
+    waves = torch.fft.rfft(samples, dim=-1, norm="ortho")
+    outer = torch.einsum("skim,skjm->kmij", waves, waves.conj()).real / len(samples)
+    diagonal = torch.diag_embed(torch.diagonal(outer, dim1=-2, dim2=-1))
+    return (1 - shrinkage) * outer + shrinkage * diagonal

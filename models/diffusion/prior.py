@@ -1,0 +1,116 @@
+"""Whitened latent increments, and the background-conditioned prior p(z | z_b, s) as a denoiser.
+
+For a background with latent z_b and error level s, z = z_b + L_s w with L_s the symmetric square root, at each
+latitude, of the covariance of latent background errors at that level. w has unit variance, and its zonally
+homogeneous covariance is the Gaussian reference. For the highest level (no background) z_b = 0, the climatology.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.diffusion.gaussian import ZonalGaussian
+from models.diffusion.schedule import Level
+from models.networks.denoiser import DenoiserNetwork
+
+
+@dataclass(frozen=True)
+class LevelPrior:
+    """Whitening and Gaussian reference at one background-error level."""
+
+    error_level: float
+    root: Tensor  # [row, latent, latent], L_s
+    inverse_root: Tensor
+    gaussian: ZonalGaussian
+
+    def colour(self, w: Tensor) -> Tensor:
+        """L_s w: whitened -> latent increment, [member, latent, row, column]."""
+        return torch.einsum("rkl,blrc->bkrc", self.root, w)
+
+    def whiten(self, increment: Tensor) -> Tensor:
+        """L_s^-1 (z - z_b)."""
+        return torch.einsum("rkl,blrc->bkrc", self.inverse_root, increment)
+
+
+class ErrorStatistics(nn.Module):
+    """Statistics of background errors at the tabulated levels, interpolated in ln s in between.
+
+    Buffers: `level` [n] ascending, the last without a background; `root` [n, row, latent, latent];
+    `covariance` [n, latent, wavenumber, row, row] of whitened errors; `channel_error` [n, channel] RMS error by
+    channel, `floor` [channel] RMS of what the autoencoder cannot carry, both in anomaly units.
+    """
+
+    level: Tensor
+    root: Tensor
+    covariance: Tensor
+    channel_error: Tensor
+    floor: Tensor
+
+    def __init__(self, levels: int, latent: int, rows: int, columns: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.ones(levels))
+        self.register_buffer("root", torch.zeros(levels, rows, latent, latent))
+        self.register_buffer("covariance", torch.zeros(levels, latent, columns // 2 + 1, rows, rows))
+        self.register_buffer("channel_error", torch.ones(levels, channels))
+        self.register_buffer("floor", torch.zeros(channels))
+
+    def weights(self, error_level: float) -> Tensor:
+        """Interpolation weights [n] of the tabulated levels (constant beyond the ends)."""
+        nodes = self.level.log().double()
+        s = torch.tensor(error_level, dtype=torch.float64, device=nodes.device).log().clamp(nodes[0], nodes[-1])
+        upper = int(torch.searchsorted(nodes, s).clamp(1, len(nodes) - 1))
+        share = (s - nodes[upper - 1]) / (nodes[upper] - nodes[upper - 1])
+        out = torch.zeros_like(self.level)
+        out[upper - 1], out[upper] = 1 - share.float(), share.float()
+        return out
+
+    def at(self, error_level: float) -> LevelPrior:
+        """Whitening and Gaussian reference at `error_level`."""
+        weights = self.weights(error_level)
+        root = torch.einsum("n,nrkl->rkl", weights, self.root.float())
+        covariance = torch.einsum("n,nkmij->kmij", weights, self.covariance.float())
+        gaussian = ZonalGaussian(covariance).to(root.device)
+        return LevelPrior(error_level, root, torch.linalg.inv(root), gaussian)
+
+    def channel_errors(self, error_level: float) -> Tensor:
+        """RMS background error by channel [channel] at `error_level`, in anomaly units."""
+        variance: Tensor = self.weights(error_level) @ self.channel_error**2
+        return variance.sqrt()
+
+
+class PriorDenoiser:
+    """E[w_0 | w_t, z_b, s] for a batch of members that share one error level and season.
+
+    `background` is z_b, [1 or member, latent, row, column].
+    """
+
+    def __init__(self, network: DenoiserNetwork, prior: LevelPrior, background: Tensor, season: float) -> None:
+        self.network, self.prior, self.background, self.season = network, prior, background, season
+        self.evaluations = 0
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        self.evaluations += 1
+        wiener = self.prior.gaussian.denoise(x, level)
+        member = torch.ones(len(x), device=x.device)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            correction: Tensor = self.network(
+                x,
+                wiener,
+                self.background.expand(len(x), -1, -1, -1),
+                member * level.log_snr,
+                member * self.prior.error_level,
+                member * self.season,
+            )
+        return wiener + level.sigma * correction
+
+
+class GaussianDenoiser:
+    """The reference prior without a network: N(z_b, L_s B L_s^T)."""
+
+    def __init__(self, prior: LevelPrior) -> None:
+        self.prior = prior
+        self.evaluations = 0
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        return self.prior.gaussian.denoise(x, level)

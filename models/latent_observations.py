@@ -1,0 +1,85 @@
+"""Observations of the state seen from the latent: y = H(x(w)) + e with x(w) = x_b + D(z_b + L w) - D(z_b).
+
+Residuals use the full decoder and H; the Jacobian uses the decoder's linear part, which carries almost all of it,
+costs no network and is the same for every member.
+"""
+
+from datetime import datetime
+
+import torch
+from torch import Tensor
+
+from models.climate import Climate
+from models.diffusion.prior import LevelPrior
+from models.networks.autoencoder import Autoencoder
+from models.observation_operator import ObservationOperator
+
+PROBES = 32
+
+
+class LatentObservations:
+    """`models.diffusion.guidance.Observed` for whitened latent increments w [member, latent, row, column].
+
+    `background` [1, channel, latitude, longitude] in anomaly units with latent `z_b`; `value`, `error` [n] SI.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        climate: Climate,
+        prior: LevelPrior,
+        background: Tensor,
+        z_b: Tensor,
+        valid_time: datetime,
+        operator: ObservationOperator,
+        value: Tensor,
+        error: Tensor,
+    ) -> None:
+        self.autoencoder, self.prior, self.z_b, self.operator = autoencoder, prior, z_b, operator
+        self.scale = climate.std[:, None, None]
+        self.value, self.error = value, error
+        self.remainder = background - self._decode(z_b)
+        self.innovation = value - operator(climate.denormalise(background, valid_time))[0]
+        self.background = background
+
+    def _decode(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, dtype=torch.bfloat16):
+            return self.autoencoder.decode(z)
+
+    def state(self, w: Tensor) -> Tensor:
+        """x(w) in anomaly units: [member, channel, latitude, longitude]."""
+        return self._decode(self.z_b + self.prior.colour(w)) + self.remainder
+
+    def residual(self, w: Tensor) -> Tensor:
+        """R^-1/2 (y - H x(w)): [member, n]. The departure from x_b is taken first, to keep float32 digits."""
+        increment = self.operator((self.state(w) - self.background) * self.scale)
+        return (self.innovation - increment) / self.error
+
+    def jacobian(self, dw: Tensor) -> Tensor:
+        """R^-1/2 H S Q L dw, with S the channel scales and Q the linear decoder."""
+        return self.operator(self.autoencoder.decode_linear(self.prior.colour(dw)) * self.scale) / self.error
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        """The adjoint of `jacobian`; L is symmetric."""
+        return self.prior.colour(
+            self.autoencoder.decode_linear_adjoint(self.operator.adjoint(v / self.error) * self.scale)
+        )
+
+    def spread(self) -> Tensor:
+        """diag(J B J^T) by random probes: [n], whitened; the prior variance of each observation."""
+        noise = torch.randn(PROBES, *self.z_b.shape[1:], generator=torch.Generator().manual_seed(0)).to(self.z_b)
+        return (self.jacobian(self.prior.gaussian.sample(noise)) ** 2).mean(dim=0)
+
+    def paint(self, w: Tensor) -> Tensor:
+        """Replace observed cells by what y says (Repaint): decode, compose by the mask of observation, encode.
+
+        At an observed cell the innovation is spread by H^T, weighted by the share of the prior's variance.
+        """
+        gain = self.spread() / (1 + self.spread())
+        reach = self.operator.adjoint(torch.ones_like(self.error)[None])[0]
+        pull = self.operator.adjoint(self.residual(w) * self.error * gain)
+        mask = reach.abs() > 0.05
+        x = self.state(w) + torch.where(mask, pull / torch.where(mask, reach, 1.0), 0.0) / self.scale
+        with torch.autocast(w.device.type, dtype=torch.bfloat16):
+            z = self.autoencoder.encode(x - self.remainder)
+        return self.prior.whiten(z - self.z_b)

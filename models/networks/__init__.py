@@ -1,0 +1,1 @@
+"""Networks on the sphere: autoencoder, denoiser, forecast model."""

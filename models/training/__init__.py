@@ -1,0 +1,1 @@
+"""Recipes that make a bundle from a nature run: `alignda train --config ...`."""

@@ -1,0 +1,45 @@
+"""`alignda train --config RECIPE`: the stages of a bundle in order, each resumable."""
+
+from pathlib import Path
+
+import torch
+
+from models.training.data import TrainingData
+from models.training.recipe import Recipe
+
+STAGES = ("autoencoder", "forecast", "backgrounds", "prior", "bundle")
+
+
+def train(config: Path, work: Path, out: Path, stages: tuple[str, ...] = STAGES, device: str = "auto") -> None:
+    """Run `stages` of the recipe at `config`; nature runs are looked up beside `work`'s `nature` folder.
+
+    Checkpoints, logs and caches go to `work`; the finished bundle to `out`. Each stage continues where an
+    interrupted run stopped and needs the stages before it to be complete.
+
+    Raises:
+        FileNotFoundError: a nature run or an earlier stage is missing.
+        pydantic.ValidationError: the recipe is wrong.
+    """
+    recipe = Recipe.load(config)
+    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    data = TrainingData(recipe.data, work / "nature", work)
+    if "autoencoder" in stages:
+        from models.training.autoencoder import train_autoencoder
+
+        train_autoencoder(recipe, data, work, chosen)
+    if "forecast" in stages:
+        from models.training.forecast import train_forecast
+
+        train_forecast(recipe, data, work, chosen)
+    if "backgrounds" in stages:
+        from models.training.backgrounds import collect_backgrounds
+
+        collect_backgrounds(recipe, data, work, chosen)
+    if "prior" in stages:
+        from models.training.prior import train_prior
+
+        train_prior(recipe, data, work, chosen)
+    if "bundle" in stages:
+        from models.training.export import export_bundle
+
+        export_bundle(recipe, data, work, out)

@@ -1,0 +1,73 @@
+"""A training recipe (YAML): data, architecture, and what each stage may spend."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from models.specification import Frozen, NetworksSpec
+
+
+class DataRecipe(Frozen):
+    """Nature runs by role. The held-out file's states are never read by training; `held_out_from` guards it."""
+
+    train: tuple[str, ...]
+    validation: str
+    held_out_from: str = Field(description="first valid time (ISO) of the validation file that no stage may read")
+    step_hours: int = 6
+
+
+class StageRecipe(Frozen):
+    """Optimiser settings of one stage: AdamW, cosine decay after a linear warm-up."""
+
+    steps: int
+    batch: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 100
+    average_decay: float = 0.995
+
+
+class AutoencoderStage(StageRecipe):
+    kl_weight: float = 1e-4
+
+
+class ForecastStage(StageRecipe):
+    """The last `rollout_share` of the steps is trained through `rollout` steps of the model's own output."""
+
+    rollout: int = 2
+    rollout_share: float = 0.35
+
+
+class BackgroundsStage(Frozen):
+    """Error statistics of forecasts from the truth: `starts` start times, at each lead time of the level table."""
+
+    starts: int = 400
+    lead_hours: tuple[int, ...] = (6, 12, 24, 48, 96)
+    batch: int = 16
+
+
+class PriorStage(StageRecipe):
+    """`pool` trajectories of the forecast model supply backgrounds of every age; `cold_share` has none."""
+
+    pool: int = 192
+    cold_share: float = 0.1
+
+
+class Recipe(Frozen):
+    """Everything that `alignda train --config FILE` needs, seed included."""
+
+    name: str
+    description: str
+    seed: int
+    data: DataRecipe
+    networks: NetworksSpec
+    autoencoder: AutoencoderStage
+    forecast: ForecastStage
+    backgrounds: BackgroundsStage
+    prior: PriorStage
+
+    @classmethod
+    def load(cls, path: Path) -> "Recipe":
+        """Read and check a recipe; raises pydantic.ValidationError with the place of each mistake."""
+        return cls.model_validate(yaml.safe_load(path.read_text()))

@@ -1,0 +1,1 @@
+"""The gateway and what is known and kept: catalogue, archive, observations, fields, scheduling, metrics."""

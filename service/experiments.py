@@ -1,0 +1,106 @@
+"""What an experiment is: the configuration of its cycles, checked when it is created and recorded with it."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+Guidance = Literal["obsfree", "dps", "repaint", "mmps"]
+ReportType = Literal["temp", "pilot", "amdar", "synop", "ship", "buoy", "satwind"]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    # also keeps window and forecast arithmetic away from the ends of the calendar.
+    if not 1700 <= moment.year <= 2500:
+        raise ValueError("give a time between the years 1700 and 2500")
+    return moment.astimezone(UTC)
+
+
+def _on_the_hour(moment: datetime) -> datetime:
+    if (moment.minute, moment.second, moment.microsecond) != (0, 0, 0):
+        raise ValueError("valid times are whole hours UTC")
+    return moment
+
+
+Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+ValidTime = Annotated[Utc, AfterValidator(_on_the_hour)]
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
+
+class Schedule(BaseModel):
+    """Cycles at `start`, `start + every_hours`, ... up to and including `until` (for ever if not given)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: ValidTime
+    every_hours: int = Field(default=6, ge=1, le=168)
+    until: Utc | None = None
+
+    @model_validator(mode="after")
+    def in_order(self) -> Schedule:
+        """A schedule that ends before it starts is a mistake."""
+        if self.until is not None and self.until < self.start:
+            raise ValueError("until lies before start")
+        return self
+
+    def valid_times(self, after: datetime | None, not_after: datetime, at_most: int) -> list[datetime]:
+        """The first `at_most` valid times t with after < t <= not_after, in order."""
+        end = not_after if self.until is None else min(not_after, self.until)
+        every = timedelta(hours=self.every_hours)
+        first = 0 if after is None or after < self.start else (after - self.start) // every + 1
+        last = (end - self.start) // every
+        return [self.start + number * every for number in range(first, min(last + 1, first + at_most))]
+
+
+class ExperimentConfig(BaseModel):
+    """How each cycle of an experiment is made. Unknown keys are refused: a misspelt option must not pass unseen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    members: int = Field(default=16, ge=1, le=256)
+    """Analyses sampled per cycle. More cost proportionally more and sharpen the spread."""
+    window_hours: int = Field(default=6, ge=1, le=24)
+    """Observations of [valid - w/2, valid + w/2) are used."""
+    step_hours: int = Field(default=6, ge=1, le=24)
+    """The step of the forecast model; must be the bundle's."""
+    forecast_hours: int = Field(default=48, ge=0, le=720)
+    """How far each analysis is rolled forward."""
+    cutoff_minutes: int = Field(default=0, ge=0, le=100_000)
+    """Scheduled cycles start this long after the end of their window, by the wall clock."""
+    guidance: Guidance = "mmps"
+    """How observations steer the sampler: none (obsfree), DPS, Repaint or MMPS-style Gauss-Newton."""
+    sampler_steps: int = Field(default=16, ge=2, le=256)
+    """Steps of the sampler; 16 to 32 are enough for second order."""
+    alignment: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """The bundle's alignment to sample with; none: the prior as trained."""
+    assimilate: bool = True
+    """False: a free run, where the analysis is the background."""
+    withheld_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the stations that are kept back and only compared with."""
+    gross_check_sigma: float = Field(default=5.0, gt=0.0, le=1000.0)
+    """Reject |O-B| above this many sqrt(error^2 + spread^2)."""
+    use_types: list[ReportType] | None = None
+    """Report types to use; none: all."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Start of all random numbers: the same seed and inputs give the same analysis."""
+    schedule: Schedule | None = None
+    """When cycles are made without being asked for; none: only on request."""
+
+    @model_validator(mode="after")
+    def whole_steps(self) -> ExperimentConfig:
+        """The forecast ends on a step."""
+        if self.forecast_hours % self.step_hours:
+            raise ValueError(f"forecast_hours {self.forecast_hours} is not a multiple of step_hours {self.step_hours}")
+        return self
+
+    def cutoff(self, valid_time: datetime) -> datetime:
+        """When a scheduled cycle may start."""
+        return valid_time + timedelta(hours=self.window_hours / 2, minutes=self.cutoff_minutes)
+
+    def cycle_seed(self, valid_time: datetime) -> int:
+        """The seed of one cycle: fixed by the experiment's seed and the valid time, different for each."""
+        return zlib.crc32(f"{self.seed}/{valid_time.astimezone(UTC):%Y%m%dT%H%M%S}".encode()) & 0x7FFFFFFF

@@ -1,0 +1,228 @@
+"""What every decoded value must pass before it enters the table, whatever its format was.
+
+Each row gets the first `Reason` that applies; a row with a reason goes to `rejected` with it and a sentence that
+says what was wrong. Nothing is dropped.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from service.observations.reasons import Reason
+from service.observations.table import REJECTED_SCHEMA, SURFACE_VARIABLES, TYPES, VARIABLES, columns_to_table
+
+# What each variable can have on Earth up to 1 Pa, in SI units, with room for records.
+RANGES: dict[str, tuple[float, float]] = {
+    "z": (-10_000.0, 1_000_000.0),
+    "t": (130.0, 350.0),
+    "u": (-250.0, 250.0),
+    "v": (-250.0, 250.0),
+    "q": (0.0, 0.06),
+    "sp": (30_000.0, 110_000.0),
+    "t2m": (170.0, 340.0),
+    "u10": (-120.0, 120.0),
+    "v10": (-120.0, 120.0),
+}
+PRESSURE_RANGE = (1.0, 110_000.0)  # Pa
+HEIGHT_RANGE = (-1_000.0, 100_000.0)  # m
+FIRST_TIME, LAST_TIME = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")
+
+_NUMBERS = ("latitude", "longitude", "pressure", "height", "value", "error", "preqc")
+_NAMES = ("variable", "type", "station", "source")
+_TIMES = ("time", "receipt_time")
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """What one submission contained.
+
+    Attributes:
+        table: the values that can be used, `table.SCHEMA`.
+        rejected: the values that cannot, `table.REJECTED_SCHEMA`: what is known of them, `reason` and `detail`.
+        counts: number of rejected values by the name of their reason.
+        notes: what a sender should know that concerns no single value.
+    """
+
+    table: pa.Table
+    rejected: pa.Table
+    counts: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def received(self) -> int:
+        return int(self.table.num_rows + self.rejected.num_rows)
+
+
+@dataclass
+class RawRows:
+    """Rows as a decoder read them, before any check. All arrays [n].
+
+    Numbers are float64 (NaN: absent), times datetime64[us] (NaT: absent or unreadable), names objects (str or
+    None). `reason` (0: none yet) and `detail` are set by the decoder where only it can know.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    reason: NDArray[np.int16]
+    detail: NDArray[np.object_]
+
+    @classmethod
+    def empty(cls, n: int) -> "RawRows":
+        """`n` rows in which everything is absent."""
+        columns: dict[str, NDArray[Any]] = {name: np.full(n, np.nan) for name in _NUMBERS}
+        columns |= {name: np.full(n, None, dtype=object) for name in _NAMES}
+        columns |= {name: np.full(n, np.datetime64("NaT", "us")) for name in _TIMES}
+        return cls(columns, np.zeros(n, dtype=np.int16), np.full(n, None, dtype=object))
+
+    @classmethod
+    def join(cls, parts: list["RawRows"]) -> "RawRows":
+        """All rows of `parts`, in their order."""
+        if not parts:
+            return cls.empty(0)
+        columns = {name: np.concatenate([p.columns[name] for p in parts]) for name in parts[0].columns}
+        return cls(columns, np.concatenate([p.reason for p in parts]), np.concatenate([p.detail for p in parts]))
+
+    def __len__(self) -> int:
+        return len(self.reason)
+
+    def refuse(self, rows: NDArray[np.bool_], reason: Reason, detail: Callable[[int], str] | str) -> None:
+        """Give `reason` to those of `rows` [n] that have none yet."""
+        for i in np.flatnonzero(rows & (self.reason == 0)):
+            self.reason[i] = int(reason)
+            self.detail[i] = detail if isinstance(detail, str) else detail(int(i))
+
+
+def check_rows(rows: RawRows, source: str, receipt_time: datetime, notes: list[str] | None = None) -> DecodedBatch:
+    """Check every row, normalise what can be, and part the usable from the rejected.
+
+    Args:
+        rows: changed in place. Rows without own source or receipt time get `source` and `receipt_time`.
+        receipt_time: aware.
+
+    Raises:
+        ValueError: `receipt_time` has no time zone.
+    """
+    if receipt_time.tzinfo is None:
+        raise ValueError(f"receipt_time {receipt_time.isoformat()} has no time zone: give it in UTC")
+    columns = rows.columns
+    columns["source"][_absent(columns["source"])] = source
+    received = np.datetime64(receipt_time.astimezone(UTC).replace(tzinfo=None), "us")
+    columns["receipt_time"] = np.where(np.isnat(columns["receipt_time"]), received, columns["receipt_time"])
+    with np.errstate(invalid="ignore"):
+        _check_names(rows)
+        _check_value_present(rows)
+        _check_position(rows)
+        _check_time(rows)
+        _check_range(rows)
+    rows.refuse(columns["preqc"] == 0, Reason.SENDER_REJECTED, "the sender's confidence in this value is 0 %")
+    return _part(rows, notes or [])
+
+
+def _absent(names: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.array([name is None for name in names], dtype=np.bool_)
+
+
+def _check_names(rows: RawRows) -> None:
+    for column, known in (("variable", VARIABLES), ("type", TYPES)):
+        names = rows.columns[column]
+        unknown = ~np.isin(names.astype(str), known)
+        rows.refuse(
+            unknown,
+            Reason.UNKNOWN_VARIABLE,
+            lambda i, names=names, column=column, known=known: (  # type: ignore[misc]
+                f"{column} {str(names[i])[:40]!r} is none of {', '.join(known)}"
+            ),
+        )
+    nameless = _absent(rows.columns["station"]) | (rows.columns["station"] == "")
+    rows.columns["station"][nameless] = "unknown"
+
+
+def _check_value_present(rows: RawRows) -> None:
+    rows.refuse(np.isnan(rows.columns["value"]), Reason.MISSING_VALUE, "the value is missing")
+
+
+def _check_position(rows: RawRows) -> None:
+    c = rows.columns
+    bad_latitude = ~(np.abs(c["latitude"]) <= 90.0)
+    rows.refuse(
+        bad_latitude, Reason.POSITION_INVALID, lambda i: f"latitude {c['latitude'][i]:.9g} is not within [-90, 90]"
+    )
+    good_longitude = (c["longitude"] >= -180.0) & (c["longitude"] <= 360.0)
+    rows.refuse(
+        ~good_longitude,
+        Reason.POSITION_INVALID,
+        lambda i: f"longitude {c['longitude'][i]:.9g} is not within [-180, 360]",
+    )
+    turned = (c["longitude"] + 180.0) % 360.0 - 180.0
+    east = good_longitude & (c["longitude"] >= 180.0)
+    c["longitude"] = np.where(east, turned, c["longitude"])
+    for name, (low, high) in (("pressure", PRESSURE_RANGE), ("height", HEIGHT_RANGE)):
+        given = ~np.isnan(c[name])
+        impossible = given & ~((c[name] >= low) & (c[name] <= high))
+        rows.refuse(
+            impossible,
+            Reason.POSITION_INVALID,
+            lambda i, name=name, low=low, high=high: (  # type: ignore[misc]
+                f"{name} {c[name][i]:.9g} is not within [{low:g}, {high:g}] {'Pa' if name == 'pressure' else 'm'}"
+            ),
+        )
+    upper_air = ~np.isin(c["variable"].astype(str), SURFACE_VARIABLES)
+    rows.refuse(
+        upper_air & np.isnan(c["pressure"]) & np.isnan(c["height"]),
+        Reason.POSITION_INVALID,
+        "an upper-air value needs a pressure or a height",
+    )
+
+
+def _check_time(rows: RawRows) -> None:
+    times = rows.columns["time"]
+    rows.refuse(np.isnat(times), Reason.TIME_INVALID, "the valid time is missing or cannot be read")
+    outside = (times < FIRST_TIME) | (times >= LAST_TIME)
+    rows.refuse(outside, Reason.TIME_INVALID, lambda i: f"valid time {times[i]} is not between 1900 and 2200")
+
+
+def _check_range(rows: RawRows) -> None:
+    c = rows.columns
+    names = c["variable"].astype(str)
+    for variable, (low, high) in RANGES.items():
+        impossible = (names == variable) & ~((c["value"] >= low) & (c["value"] <= high))
+        rows.refuse(
+            impossible,
+            Reason.RANGE,
+            lambda i, variable=variable, low=low, high=high: (  # type: ignore[misc]
+                f"{variable} {c['value'][i]:.9g} is not within [{low:g}, {high:g}]"
+            ),
+        )
+    given = ~np.isnan(c["error"])
+    rows.refuse(
+        given & ~((c["error"] > 0) & np.isfinite(c["error"])),
+        Reason.RANGE,
+        lambda i: f"the error {c['error'][i]:.9g} is not a positive number",
+    )
+    given = ~np.isnan(c["preqc"])
+    rows.refuse(
+        given & ~((c["preqc"] >= 0) & (c["preqc"] <= 100)),
+        Reason.RANGE,
+        lambda i: f"preqc {c['preqc'][i]:.9g} is not a confidence within [0, 100] %",
+    )
+
+
+def _part(rows: RawRows, notes: list[str]) -> DecodedBatch:
+    columns = dict(rows.columns)
+    quality = columns["preqc"]
+    columns["preqc"] = np.where((quality >= 0) & (quality <= 100), quality, -1)
+    refused = rows.reason != 0
+
+    def chosen(mask: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        return {name: values[mask] for name, values in columns.items()}
+
+    usable = columns_to_table(chosen(~refused))
+    extra = {"reason": rows.reason[refused], "detail": rows.detail[refused]}
+    rejected = columns_to_table(chosen(refused) | extra, REJECTED_SCHEMA)
+    counts = Counter(Reason(int(code)).name for code in rows.reason[refused])
+    return DecodedBatch(usable, rejected, dict(counts), notes)

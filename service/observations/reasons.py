@@ -1,0 +1,47 @@
+"""Why a value was or was not used: one numbered reason per observed value (cf. JCSDA/ufo `QCflags.h`).
+
+Below 10: the value takes part. 10-19: refused on arrival. 20-29: refused by its place in the cycle. From 30: by the analysis.
+"""
+
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """The story of one observed value, as a number that is stored with it."""
+
+    ASSIMILATED = 0
+    PASSIVE = 1
+    WITHHELD = 2
+    MISSING_VALUE = 10
+    POSITION_INVALID = 11
+    TIME_INVALID = 12
+    RANGE = 13
+    UNIT_INVALID = 14
+    UNKNOWN_VARIABLE = 15
+    SENDER_REJECTED = 16
+    OUTSIDE_WINDOW = 20
+    DUPLICATE = 21
+    OUTSIDE_DOMAIN = 22
+    FIRST_GUESS = 30
+    THINNED = 31
+    NOT_USED_BY_EXPERIMENT = 40
+
+
+DESCRIPTIONS: dict[Reason, str] = {
+    Reason.ASSIMILATED: "used by the analysis",
+    Reason.PASSIVE: "compared with the analysis, not used by it",
+    Reason.WITHHELD: "kept from the analysis to verify it independently",
+    Reason.MISSING_VALUE: "the value, or a part that it is computed from, is missing or cannot be read",
+    Reason.POSITION_INVALID: "latitude, longitude, pressure or height is missing or impossible",
+    Reason.TIME_INVALID: "the valid time is missing or impossible",
+    Reason.RANGE: "the value lies outside what the variable can have on Earth",
+    Reason.UNIT_INVALID: "the unit is not one that this variable can be given in",
+    Reason.UNKNOWN_VARIABLE: "the variable or the report type is not in the observation table",
+    Reason.SENDER_REJECTED: "the sender's own quality mark says that it has no confidence in the value",
+    Reason.OUTSIDE_WINDOW: "the valid time lies outside the window of the cycle",
+    Reason.DUPLICATE: "the same value of the same station, time and level was received before",
+    Reason.OUTSIDE_DOMAIN: "above the top level, below the ground, or its level is not bracketed by the bundle's levels",
+    Reason.FIRST_GUESS: "too far from the background (gross check)",
+    Reason.THINNED: "a nearer observation represents this place",
+    Reason.NOT_USED_BY_EXPERIMENT: "the experiment does not use this report type or variable",
+}

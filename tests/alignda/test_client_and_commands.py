@@ -1,0 +1,181 @@
+"""The client and the commands against a real gateway; cycles are run by the worker's own code on the toy atmosphere."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from alignda.cli import main
+from alignda.client import Client, GatewayError
+from alignda.embedded import local_url
+from service.archive import Archive
+from service.catalogue import Catalogue
+from service.fields.grib import write_grib
+from service.settings import Settings
+from tests.worker.conftest import table
+from tests.worker.toy import ToyModel, truth
+from worker.cycle import run_cycle
+from worker.runtime import Runtime
+
+NOON = datetime(2001, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def runtime(served: Settings) -> Iterator[Runtime]:
+    catalogue = Catalogue.open(served.catalogue_url)
+    yield Runtime(served, catalogue, Archive(served.archive_dir), ToyModel)
+    catalogue.close()
+
+
+@pytest.fixture
+def client(served: Settings) -> Iterator[Client]:
+    with Client(local_url(served)) as client:
+        yield client
+
+
+def alignda(served: Settings, *arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, env={"ALIGNDA_URL": local_url(served)}, catch_exceptions=False)
+
+
+def observations(path: Path, *rows: dict[str, object]) -> Path:
+    pq.write_table(table(list(rows)), path)
+    return path
+
+
+def background(path: Path, bundle: Path) -> Path:
+    model = ToyModel(bundle)
+    write_grib(path, truth(model)[None], model.description, base_time=NOON, step_hours=0, product="analysis")
+    return path
+
+
+def test_a_day_at_the_command_line(served: Settings, runtime: Runtime, tmp_path: Path) -> None:
+    made = alignda(served, "experiments", "create", "day", "--set", "members=3", "--set", "forecast_hours=12")
+    assert made.exit_code == 0, made.output
+    posted = alignda(
+        served, "post", "observations", str(observations(tmp_path / "a.parquet", {"station": "day-1", "value": 256.0})),
+        "--source", "test", "--json",
+    )  # fmt: skip
+    assert posted.exit_code == 0, posted.output
+    assert json.loads(posted.output)["received"] == 1
+    grib = background(tmp_path / "b.grib2", served.bundle)
+    sent = alignda(served, "post", "backgrounds", str(grib), "--experiment", "day", "--lead-hours", "24", "--json")
+    assert sent.exit_code == 0, sent.output
+    assert json.loads(sent.output)["valid_time"].startswith("2001-01-01T12:00:00")
+    verified = alignda(served, "post", "verifications", str(grib))
+    assert verified.exit_code == 0, verified.output
+
+    asked = alignda(served, "cycles", "run", "day", "2001-01-01T12", "--json")
+    cycle_id = json.loads(asked.output)["id"]
+    run_cycle(cycle_id, runtime)
+    shown = alignda(served, "cycles", "show", str(cycle_id), "--json")
+    assert json.loads(shown.output)["state"] == "done", shown.output
+    listed = alignda(served, "cycles", "list", "day", "--state", "done")
+    assert "2001-01-01" in listed.output
+
+    scores = alignda(served, "scores", "day", "--name", "rmse", "--variable", "z", "--level", "500")
+    assert "m2 s-2" in scores.output and "analysis" in scores.output
+    story = alignda(served, "explain", "departures", str(cycle_id), "--station", "day-1")
+    assert "ASSIMILATED" in story.output and "256" in story.output
+    downloaded = alignda(
+        served, "products", "download", str(cycle_id), "--kind", "analysis", "--into", str(tmp_path / "out"), "--json"
+    )
+    assert downloaded.exit_code == 0, downloaded.output
+    files = {Path(json.loads(line)["path"]) for line in downloaded.output.splitlines()}
+    assert {file.suffix for file in files} == {".grib2", ".nc"} and all(file.stat().st_size for file in files)
+
+
+def test_suspend_resume_cancel_and_retry(served: Settings, client: Client) -> None:
+    client.create_experiment("states")
+    assert client.suspend("states")["state"] == "suspended"
+    assert client.resume("states")["state"] == "active"
+    cycle = client.run_cycle("states", NOON)
+    assert client.run_cycle("states", NOON)["id"] == cycle["id"]
+    assert client.cancel(cycle["id"])["state"] == "cancelled"
+    assert client.wait(cycle["id"], seconds=5)["state"] == "cancelled"
+    assert client.retry(cycle["id"])["state"] == "waiting"
+    assert alignda(served, "cycles", "cancel", str(cycle["id"])).exit_code == 0
+    refused = alignda(served, "cycles", "cancel", str(cycle["id"]))
+    assert refused.exit_code == 1 and "already" in refused.output
+
+
+def test_the_same_bytes_give_the_same_id(client: Client, tmp_path: Path) -> None:
+    file = observations(tmp_path / "same.parquet", {"station": "twice", "value": 251.0})
+    assert client.post_observations(file, source="a")["id"] == client.post_observations(file.read_bytes(), source="b",
+        media_type="application/vnd.apache.parquet")["id"]  # fmt: skip
+
+
+def test_events_tell_the_story_and_end_with_the_cycle(client: Client, runtime: Runtime) -> None:
+    client.create_experiment("story", {"members": 2, "forecast_hours": 12})
+    cycle = client.run_cycle("story", datetime(2001, 2, 1, tzinfo=UTC))
+    run_cycle(cycle["id"], runtime)
+    events = list(client.events(cycle["id"]))
+    stages = [event["stage"] for event in events if "stage" in event]
+    assert stages.index("assembling") < stages.index("gating") < stages.index("verifying")
+    assert events[-1]["state"] == "degraded"
+
+
+def test_more_than_one_page_is_read_to_its_end(client: Client, tmp_path: Path) -> None:
+    for number in range(103):
+        client.create_experiment(f"page-{number}")
+    assert len({row["name"] for row in client.experiments() if row["name"].startswith("page-")}) == 103
+
+
+def test_refusals_name_what_is_wrong(served: Settings, client: Client) -> None:
+    with pytest.raises(GatewayError) as refusal:
+        client.create_experiment("typo", {"membres": 4})
+    assert refusal.value.status == 422 and "membres" in str(refusal.value)
+    with pytest.raises(GatewayError) as missing:
+        client.cycle(99999)
+    assert missing.value.status == 404
+    assert "no experiment" in alignda(served, "cycles", "list", "nowhere").output
+
+
+def test_a_damaged_download_is_refused_and_leaves_nothing(client: Client, runtime: Runtime, tmp_path: Path) -> None:
+    client.create_experiment("damage", {"members": 2, "forecast_hours": 12})
+    cycle = client.run_cycle("damage", NOON)
+    run_cycle(cycle["id"], runtime)
+    product = next(row for row in client.products(cycle["id"]) if row["kind"] == "analysis")
+    runtime.archive.existing(product["path"]).write_bytes(b"rotten")
+    with pytest.raises(GatewayError, match="sha256"):
+        client.download(product, tmp_path / "file.grib2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_gateway_is_said_in_one_line(served: Settings) -> None:
+    answer = CliRunner().invoke(main, ["experiments", "list", "--url", "http://127.0.0.1:9"])
+    assert answer.exit_code == 1
+    assert "is `alignda serve` running there?" in answer.output
+
+
+def test_late_observations_carry_their_receipt_time(client: Client, runtime: Runtime, tmp_path: Path) -> None:
+    rows = [{"station": f"late-{i}", "value": 250.0 + i, "time": datetime(2001, 3, 1, tzinfo=UTC)} for i in range(3)]
+    late = datetime(2001, 3, 1, 9, tzinfo=UTC)
+    content = json.dumps([
+        {"time": "2001-03-01T00:00:00Z", "latitude": 50.0, "longitude": 10.0, "pressure": 50000.0, "variable": "t",
+         "value": row["value"], "type": "temp", "station": row["station"]} for row in rows
+    ]).encode()  # fmt: skip
+    answer = client.post_observations(content, source="x", media_type="application/json", receipt_time=late)
+    assert answer["received"] == 3, answer
+    client.create_experiment("replay", {"members": 2, "forecast_hours": 12})
+    cycle = client.run_cycle("replay", datetime(2001, 3, 1, tzinfo=UTC), as_of=datetime(2001, 3, 1, 4, tzinfo=UTC))
+    run_cycle(cycle["id"], runtime)
+    assert client.cycle(cycle["id"])["counts"]["received"] == 0
+
+
+def test_departures_come_with_a_reason_for_each(client: Client, runtime: Runtime, tmp_path: Path) -> None:
+    when = datetime(2001, 4, 1, tzinfo=UTC)
+    rows = [{"time": when, "station": "ok", "value": 256.0}, {"time": when, "station": "gross", "value": 349.0}]
+    client.post_observations(observations(tmp_path / "d.parquet", *rows), source="test")
+    client.create_experiment("reasons", {"members": 2, "forecast_hours": 12})
+    cycle = client.run_cycle("reasons", when)
+    run_cycle(cycle["id"], runtime)
+    assert {row["station"]: row["reason"] for row in client.departures(cycle["id"])} == {
+        "ok": "ASSIMILATED", "gross": "FIRST_GUESS",
+    }  # fmt: skip
+    assert [row["station"] for row in client.departures(cycle["id"], reason="FIRST_GUESS")] == ["gross"]
+    assert np.isfinite(client.departures(cycle["id"], station="ok")[0]["analysis"])

@@ -1,0 +1,51 @@
+"""Publish: the analysis, its increment, spread and members, and every observation's departures, as products.
+
+The files stand complete in the archive before the catalogue names them.
+"""
+
+from service.catalogue import NewProduct
+from worker.model import Array
+from worker.stages.departures import with_analysis, write_odb2, write_parquet
+from worker.stages.field_files import mean_of, publish_grib, publish_netcdf, spread_of
+from worker.work import Result, Work
+
+
+def run(work: Work) -> Result:
+    """Leaves `departures` (table) on the desk."""
+    background, analysis = work.desk.array("background"), work.desk.array("analysis")
+    products = [*publish_analysis(work, background, analysis), *publish_departures(work, analysis)]
+    return Result(f"{len(products)} products", products=products)
+
+
+def publish_analysis(work: Work, background: Array, analysis: Array) -> list[NewProduct]:
+    """Mean, increment (mean analysis - mean background), spread and members; the last two if there are several."""
+    mean = mean_of(analysis)
+    increment = mean - mean_of(background)
+    products = [
+        publish_grib(work, mean, "analysis", "analysis"),
+        publish_netcdf(work, mean, "analysis"),
+        publish_grib(work, increment, "increment", "increment"),
+        publish_netcdf(work, increment, "increment"),
+    ]
+    spread = spread_of(analysis)
+    if spread is not None:
+        products += [
+            publish_grib(work, spread, "spread", "spread", members_total=len(analysis)),
+            publish_netcdf(work, spread, "spread"),
+            publish_grib(work, analysis, "members", "members"),
+            publish_netcdf(work, analysis, "members"),
+        ]
+    return products
+
+
+def publish_departures(work: Work, analysis: Array) -> list[NewProduct]:
+    """Every value of the window with its reason, O-B and O-A: Parquet, and ODB-2 for the field's own tools."""
+    table = with_analysis(work.desk.table("controlled"), analysis, work.model, work.valid_time)
+    work.desk.put_table("departures", table)
+    parquet, odb = work.desk.draft("departures.parquet"), work.desk.draft("departures.odb")
+    write_parquet(table, parquet)
+    products = [work.publish(parquet, "departures", "parquet", "parquet")]
+    if table.num_rows:  # ODB-2 has no empty file
+        write_odb2(table, odb, work.valid_time)
+        products.append(work.publish(odb, "departures", "odb2", "odb"))
+    return products
