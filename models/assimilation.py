@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from models.bundle import Bundle
 from models.climate import year_fraction
@@ -21,7 +22,9 @@ from models.diffusion.denoiser import Denoiser
 from models.diffusion.guidance import Dps, Mmps, Repaint
 from models.diffusion.prior import LevelPrior, PriorDenoiser
 from models.diffusion.samplers import ancestral, dpm_solver, heun
+from models.grid import area_weights
 from models.latent_observations import LatentObservations
+from models.networks.layers import pad_sphere
 from models.observation_operator import ObservationOperator, ObservationSet, channel_values, supported
 from models.specification import BundleSpec
 
@@ -32,6 +35,9 @@ Progress = Callable[[float], None]
 GUIDANCE = ("obsfree", "dps", "repaint", "mmps")
 SAMPLERS = ("dpm", "heun", "ancestral")
 HUBER = 3.0  # departures beyond this many sigma count linearly when the error level is estimated
+INDEPENDENT = 0.05  # share of reports that count as independent: neighbours share their background error
+FEWEST_MEMBERS_FOR_SPREAD = 8
+MODULATION_BOUNDS = (0.3, 2.0)
 
 
 @dataclass(frozen=True)
@@ -124,26 +130,67 @@ class Assimilator:
         return channel_values(errors.double().cpu().numpy(), observations, self.spec.grid, self.spec.channels)
 
     def estimate_error_level(
-        self, observations: ObservationSet, departures: Floats, valid_time: datetime, first: float
+        self,
+        observations: ObservationSet,
+        departures: Floats,
+        valid_time: datetime,
+        first: float,
+        background: States | None = None,
     ) -> float:
-        """Maximum-likelihood background-error level from the innovations (Dee 1995), Huber weighted.
+        """Background-error level of this cycle, by maximum likelihood from the innovations (Dee 1995).
 
-        Minimises sum ln(v_i) + rho(d_i^2 / v_i) with v_i = R_i + b_i(s)^2 over s between the table's ends, with a
-        prior of a factor two around `first`, so that a handful of observations cannot move it far.
+        Minimises sum ln v_i + rho(d_i^2 / v_i), v_i = R_i + b_i(s)^2, over s, with a prior of a factor 1.5 around
+        the first guess. With an ensemble `background` [member > 2, ...] the first guess is its spread and b_i
+        follows the spread at each observation: reports stand where the background is best, so a global scale
+        fitted to them alone would be too small. Otherwise `first` and the bundle's table serve.
         """
+        if background is not None and len(background) > 2:
+            inherited = self.error_level(self.spec.step_hours)  # the model's own error adds to the members' spread
+            spread = self.equivalents(background, observations).std(axis=0, ddof=1)
+            first = float(np.hypot(self.spread_level(background), inherited))
+            spread = np.hypot(spread, self.background_error(observations, inherited)) / first
+        else:
+            spread = self.background_error(observations, first) / first
         if not len(observations):
             return first
         table = self.spec.error_levels.level
+        candidates = np.exp(np.linspace(np.log(table[0]), np.log(table[-1]), 80))
         error = self.observation_error(observations)
-        candidates = np.exp(np.linspace(np.log(table[0]), np.log(table[-1]), 40))
         costs = []
         for level in candidates:
-            variance = error**2 + self.background_error(observations, float(level)) ** 2
+            variance = error**2 + (level * spread) ** 2
             ratio = np.abs(departures) / np.sqrt(variance)
             rho = np.where(ratio <= HUBER, ratio**2, HUBER * (2 * ratio - HUBER))
-            # neighbouring reports share their background error: a tenth of them count as independent
-            costs.append(0.1 * np.sum(np.log(variance) + rho) + (np.log(level / first) / np.log(2.0)) ** 2)
+            likelihood = INDEPENDENT * np.sum(np.log(variance) + rho)
+            costs.append(likelihood + (np.log(level / first) / np.log(1.5)) ** 2)
         return float(candidates[int(np.argmin(costs))])
+
+    def spread_level(self, background: States) -> float:
+        """RMS spread of an ensemble over all channels in units of the anomalies: its own background-error level."""
+        return float((self._spread_variance(background) * self._area()).mean().sqrt())
+
+    def _area(self) -> Tensor:
+        return area_weights(np.array(self.spec.grid.latitudes)).to(self.device)[:, None]
+
+    def _spread_variance(self, background: States) -> Tensor:
+        """Ensemble variance in units of the anomalies' variance, mean over channels: [latitude, longitude]."""
+        variance = self._tensor(background).var(dim=0) / self.bundle.climate.std[:, None, None] ** 2
+        return variance.mean(dim=0)
+
+    def _modulation(self, background: States) -> Tensor | None:
+        """Where the background's spread is above or below its mean: [row, column] of the latent, or None.
+
+        The model's own 6 h error is added to the spread, which is smoothed over neighbouring latent columns.
+        """
+        if len(background) < FEWEST_MEMBERS_FOR_SPREAD:
+            return None
+        variance = self._spread_variance(background) + self.error_level(self.spec.step_hours) ** 2
+        patches = functional.avg_pool2d((variance * self._area())[None, None], self.spec.networks.autoencoder.patch)
+        area = functional.avg_pool2d(self._area().expand_as(variance)[None, None], self.spec.networks.autoencoder.patch)
+        smooth, weight = (functional.avg_pool2d(pad_sphere(field), 3, stride=1)[0, 0] for field in (patches, area))
+        local = (smooth / weight).sqrt()
+        mean = (variance * self._area()).mean().sqrt()
+        return (local / mean).clamp(*MODULATION_BOUNDS)
 
     @torch.no_grad()
     def analyse(
@@ -158,7 +205,8 @@ class Assimilator:
         """Sample the analysis ensemble.
 
         Args:
-            background: [member, channel, latitude, longitude] SI (its mean is used), or None for a cold start.
+            background: [member, channel, latitude, longitude] SI, or None for a cold start. Its mean is the
+                background, its spread (of eight members or more) says where the prior is wide.
             observations: all of them `supported`; may be empty.
             valid_time: of the analysis.
             error_level: of the background, from `error_level` or `estimate_error_level`.
@@ -180,7 +228,8 @@ class Assimilator:
                 raise FloatingPointError("the background holds values that are not finite")
             anomaly = climate.normalise(mean, valid_time)
             z_b = coder.encode(anomaly)
-        prior = self.bundle.statistics.at(error_level)
+        modulation = None if background is None else self._modulation(background)
+        prior = self.bundle.statistics.at(error_level).modulated(modulation)
         denoiser = PriorDenoiser(self.bundle.denoiser, prior, z_b, year_fraction(valid_time))
         latent = LatentObservations(
             coder,

@@ -60,10 +60,9 @@ class LatentObservations:
         return self.operator(self.autoencoder.decode_linear(self.prior.colour(dw)) * self.scale) / self.error
 
     def adjoint(self, v: Tensor) -> Tensor:
-        """The adjoint of `jacobian`; L is symmetric."""
-        return self.prior.colour(
-            self.autoencoder.decode_linear_adjoint(self.operator.adjoint(v / self.error) * self.scale)
-        )
+        """The adjoint of `jacobian`."""
+        gridded = self.operator.adjoint(v / self.error) * self.scale
+        return self.prior.colour_adjoint(self.autoencoder.decode_linear_adjoint(gridded))
 
     def spread(self) -> Tensor:
         """diag(J B J^T) by random probes: [n], whitened; the prior variance of each observation."""

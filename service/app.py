@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PREFIX = "/v1"
 SHUTDOWN_SECONDS = 3  # event streams may last for minutes; they are cut after this
 COMMON = problem_responses(
+    HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.UNPROCESSABLE_ENTITY,

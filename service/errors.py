@@ -14,7 +14,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from service.archive import ArchiveError
@@ -77,6 +78,11 @@ STATUS_OF: dict[type[Exception], HTTPStatus] = {
 }
 
 
+def title_of(status: HTTPStatus) -> str:
+    """The name of a status in RFC 9110; Python's own phrases changed between its versions."""
+    return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status.value, status.phrase)
+
+
 def problem_response(
     request: Request,
     status: HTTPStatus,
@@ -86,9 +92,10 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """A problem as a response."""
+    title = title_of(status)
     problem = Problem(
-        type=TYPE_PREFIX + status.phrase.lower().replace(" ", "-"),
-        title=status.phrase,
+        type=TYPE_PREFIX + title.lower().replace(" ", "-"),
+        title=title,
         status=status.value,
         detail=detail,
         instance=request.url.path,
@@ -140,7 +147,8 @@ def install_error_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, mapped)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(OperationalError, unavailable)
+    for unreachable in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(unreachable, unavailable)
     app.add_exception_handler(Exception, unexpected)
 
 
@@ -158,5 +166,6 @@ def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entries of problems, for `responses=` of a route."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
-        status.value: {"description": status.phrase, "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses
+        status.value: {"description": title_of(status), "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
     }

@@ -13,6 +13,7 @@ from service.ingest import Ingest
 from service.metrics import make_registry
 from service.scheduling import Pace, Publish, Scheduler
 from service.settings import Settings
+from service.uploads import forget_abandoned
 
 DECODERS = 2  # uploads that are decoded at once; each may take decode_megabytes
 
@@ -34,6 +35,7 @@ class Gateway:
     def open(cls, settings: Settings, publish: Publish, pace: Pace | None = None) -> Gateway:
         """Make the folders, open and migrate the catalogue, start the scheduler."""
         settings.incoming_dir.mkdir(parents=True, exist_ok=True)
+        forget_abandoned(settings.incoming_dir)
         catalogue = Catalogue.open(settings.catalogue_url)
         archive = Archive(settings.archive_dir)
         registry, requests = make_registry(catalogue)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -78,7 +81,20 @@ async def received(request: Request, settings: Settings, accepted: set[str]) -> 
             file.unlink(missing_ok=True)
 
 
-def raw_body(*media_types: str) -> dict[str, Any]:
-    """The OpenAPI entry of a raw body with these media types."""
+def forget_abandoned(folder: Path, older_than: float = 86_400.0) -> None:
+    """Remove what a killed gateway left in the folder of incoming files, `older_than` seconds ago or more."""
+    before = time.time() - older_than
+    for path in folder.iterdir():
+        # Another gateway may be removing the same one.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def raw_body(*media_types: str, json: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The OpenAPI entry of a raw body: bytes of one of these media types, or `json=` a schema."""
     binary = {"schema": {"type": "string", "format": "binary"}}
-    return {"requestBody": {"required": True, "content": dict.fromkeys(media_types, binary)}}
+    content: dict[str, Any] = dict.fromkeys(media_types, binary)
+    if json is not None:
+        content["application/json"] = {"schema": json}
+    return {"requestBody": {"required": True, "content": content}}

@@ -85,7 +85,7 @@ def _walk(lease: Lease, runtime: Runtime) -> CycleState:
         catalogue.leases.complete_stage(lease, _outcome(stage, result, work.cycle, time.monotonic() - started))
         log.info("cycle %s: %s: %s", lease.cycle_id, stage.name, result.message)
     state = catalogue.leases.finish(lease)
-    work.desk.clear()
+    Desk.clear(runtime.desks, lease.cycle_id)
     return state
 
 
@@ -142,7 +142,10 @@ def _give_back(lease: Lease, runtime: Runtime) -> CycleState | None:
 def _fail(lease: Lease, runtime: Runtime, error: Exception, *, retriable: bool) -> CycleState | None:
     """Write down why; while attempts are left and the error may pass, the cycle waits to be tried again."""
     try:
-        return runtime.catalogue.leases.fail(lease, f"{type(error).__name__}: {error}", retriable=retriable)
+        state = runtime.catalogue.leases.fail(lease, f"{type(error).__name__}: {error}", retriable=retriable)
     except StaleLease as stale:
         log.warning("%s", stale)
         return None
+    if state.finished:
+        Desk.clear(runtime.desks, lease.cycle_id)
+    return state

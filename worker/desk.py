@@ -74,6 +74,7 @@ class Desk:
         """A path for a file that is on its way to the archive."""
         return self.folder / f".{name}"
 
-    def clear(self) -> None:
-        """The cycle has ended: nothing on its desk is needed any more."""
-        shutil.rmtree(self._cycle, ignore_errors=True)
+    @staticmethod
+    def clear(root: Path, cycle_id: int) -> None:
+        """The cycle has ended: nothing that any attempt left is needed any more."""
+        shutil.rmtree(root / str(cycle_id), ignore_errors=True)

@@ -11,14 +11,17 @@ from sqlalchemy.exc import OperationalError
 from service.catalogue import Lease, StaleLease
 from service.catalogue.leases import Leases
 
+# what Celery sends to a child whose task it cancels: SIGQUIT where SIGTERM is remapped to it, as in worker.app
+STOPPING = (signal.SIGTERM, signal.SIGQUIT)
+
 
 class Interrupted(BaseException):
-    """SIGTERM arrived: stop here and hand the cycle back. Not an Exception, so that no stage swallows it."""
+    """Told to stop: end here and hand the cycle back. Not an Exception, so that no stage swallows it."""
 
 
 @contextmanager
 def held(leases: Leases, lease: Lease, seconds: float) -> Iterator[None]:
-    """Renew the lease four times in its `seconds` for as long as the block runs; SIGTERM raises Interrupted in it.
+    """Renew the lease four times in its `seconds` for as long as the block runs; a signal to stop raises Interrupted.
 
     A lost lease is noticed here early and by the next write at the latest, which raises StaleLease.
     """
@@ -52,8 +55,9 @@ def _terminations_raised() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise Interrupted
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,9 +3,11 @@
 For a background with latent z_b and error level s, z = z_b + L_s w with L_s the symmetric square root, at each
 latitude, of the covariance of latent background errors at that level. w has unit variance, and its zonally
 homogeneous covariance is the Gaussian reference. For the highest level (no background) z_b = 0, the climatology.
+With an ensemble of backgrounds the increment is scaled by where its spread is: z = z_b + L_s (m * w), m the spread
+at each place relative to its mean.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +25,32 @@ class LevelPrior:
     root: Tensor  # [row, latent, latent], L_s
     inverse_root: Tensor
     gaussian: ZonalGaussian
+    modulation: Tensor | None = None  # [row, column], m; None: 1 everywhere
 
     def colour(self, w: Tensor) -> Tensor:
-        """L_s w: whitened -> latent increment, [member, latent, row, column]."""
-        return torch.einsum("rkl,blrc->bkrc", self.root, w)
+        """L_s (m w): whitened -> latent increment, [member, latent, row, column]."""
+        return torch.einsum("rkl,blrc->bkrc", self.root, w if self.modulation is None else w * self.modulation)
+
+    def colour_adjoint(self, increment: Tensor) -> Tensor:
+        """m L_s^T dz, the adjoint of `colour` (L_s is symmetric)."""
+        w = torch.einsum("rkl,blrc->bkrc", self.root, increment)
+        return w if self.modulation is None else w * self.modulation
 
     def whiten(self, increment: Tensor) -> Tensor:
-        """L_s^-1 (z - z_b)."""
-        return torch.einsum("rkl,blrc->bkrc", self.inverse_root, increment)
+        """w = L_s^-1 (z - z_b) / m."""
+        w = torch.einsum("rkl,blrc->bkrc", self.inverse_root, increment)
+        return w if self.modulation is None else w / self.modulation
+
+    def modulated(self, modulation: Tensor | None) -> "LevelPrior":
+        """The same prior with another modulation [row, column]."""
+        return replace(self, modulation=modulation)
+
+
+def symmetric_inverse(matrix: Tensor) -> Tensor:
+    """Inverse of symmetric positive definite matrices [..., k, k] by their eigenvectors, in double precision."""
+    values, vectors = torch.linalg.eigh(matrix.double())
+    inverse: Tensor = (vectors / values[..., None, :]) @ vectors.transpose(-1, -2)
+    return inverse.to(matrix.dtype)
 
 
 class ErrorStatistics(nn.Module):
@@ -71,7 +91,7 @@ class ErrorStatistics(nn.Module):
         root = torch.einsum("n,nrkl->rkl", weights, self.root.float())
         covariance = torch.einsum("n,nkmij->kmij", weights, self.covariance.float())
         gaussian = ZonalGaussian(covariance).to(root.device)
-        return LevelPrior(error_level, root, torch.linalg.inv(root), gaussian)
+        return LevelPrior(error_level, root, symmetric_inverse(root), gaussian)
 
     def channel_errors(self, error_level: float) -> Tensor:
         """RMS background error by channel [channel] at `error_level`, in anomaly units."""

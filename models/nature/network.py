@@ -20,8 +20,8 @@ from models.nature.truth import EARTH_RADIUS, Floats, Truth, great_circle, great
 ErrorTable = Callable[[str, str, Floats], NDArray[np.floating]]
 """(type, variable, pressure in Pa [n], NaN for surface variables) -> 1-sigma error in SI units [n]."""
 
-SONDES, SONDES_OFF_HOURS = 110, 12  # launches at 00 and 12 UTC, at other hours
-LAND_STATIONS, SHIPS, FLIGHTS, SATELLITE_WINDS = 180, 54, 52, 300  # per window
+SONDES, SONDES_OFF_HOURS = 220, 40  # launches at 00 and 12 UTC, at other hours
+LAND_STATIONS, SHIPS, FLIGHTS, SATELLITE_WINDS = 240, 100, 200, 2500  # per window
 SONDE_LEVELS = np.array([925, 850, 700, 500, 400, 300, 250, 200, 150, 100]) * 100.0  # Pa
 HUMIDITY_TOP = 30_000.0  # Pa; sondes' humidity is not used above (ECMWF, NCEP)
 LATE_SHARE, DUPLICATE_SHARE, GROSS_SHARE = 0.03, 0.02, 0.01  # of reports, of reports, of values

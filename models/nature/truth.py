@@ -1,5 +1,6 @@
 """The true state at any point of the sphere, level and time: bilinear in latitude and longitude (periodic), linear in
-ln p and in time. This is also what the simulated observations mean by "exact".
+time and in ln p; geopotential between levels is the cubic whose slopes are dz/dlnp = -R T (plain linear would be
+off by 40 m at 400 hPa). This is also what the simulated observations mean by "exact".
 """
 
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ Floats = NDArray[np.float64]
 Times = NDArray[np.datetime64]
 
 EARTH_RADIUS = 6.371e6  # m
+GAS_CONSTANT = 287.0597  # J kg-1 K-1, dry air
 UPPER_AIR, SURFACE = ("z", "q", "u", "v", "t"), ("u10", "v10", "t2m", "sp")
 
 
@@ -58,7 +60,19 @@ class Truth:
         inside = (wanted >= self.pressures[0]) & (wanted <= self.pressures[-1])
         field = self._upper[variable]
         above, below = (self._in_time(field, time, latitude, longitude, index) for index in (lower, lower + 1))
-        return np.where(inside, above * (1 - weight) + below * weight, np.nan)
+        value = above * (1 - weight) + below * weight
+        if variable == "z":
+            temperature = self._upper["t"]
+            upper_t, lower_t = (
+                self._in_time(temperature, time, latitude, longitude, index) for index in (lower, lower + 1)
+            )
+            slope = -GAS_CONSTANT * (ln_p[lower + 1] - ln_p[lower])
+            bend = weight * (1 - weight)
+            # the Hermite cubic, written as its chord plus what the slopes at both ends add
+            value = value + bend * (
+                (1 - weight) * (slope * upper_t - (below - above)) - weight * (slope * lower_t - (below - above))
+            )
+        return np.where(inside, value, np.nan)
 
     def surface(self, variable: str, time: Times, latitude: ArrayLike, longitude: ArrayLike) -> Floats:
         """A surface variable (SI) at points [n]."""

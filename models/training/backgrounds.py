@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.diffusion.gaussian import fit_zonal_covariance
-from models.diffusion.prior import ErrorStatistics
+from models.diffusion.prior import ErrorStatistics, symmetric_inverse
 from models.grid import area_weights
 from models.networks.autoencoder import Autoencoder
 from models.networks.forecast import ForecastModel
@@ -95,7 +95,7 @@ def collect_backgrounds(recipe: Recipe, data: TrainingData, work: Path, device: 
     for index, errors in enumerate(latent):
         covariance = torch.einsum("skrc,slrc->rkl", errors, errors) / (len(errors) * columns)
         root = symmetric_root(covariance)
-        whitened = torch.einsum("rkl,slrc->skrc", torch.linalg.inv(root), errors)
+        whitened = torch.einsum("rkl,slrc->skrc", symmetric_inverse(root), errors)
         statistics.root[index] = root
         statistics.covariance[index] = fit_zonal_covariance(whitened)
     torch.save(statistics.state_dict(), work / "backgrounds.pt")

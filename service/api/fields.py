@@ -30,7 +30,6 @@ MEDIA_TYPES = (
 POSTED: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK.value: {"model": FieldView, "description": "The same bytes came before"},
     **problem_responses(
-        HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -57,7 +57,7 @@ def readyz(gateway: GatewayDep) -> JSONResponse:
     summary="Metrics",
     response_class=PlainTextResponse,
     dependencies=[Depends(require(Role.READER))],
-    responses=problem_responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
+    responses=problem_responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 def metrics(gateway: GatewayDep) -> Response:
     """Skill, work and requests in Prometheus' text format; docs/scores.md defines every score."""

@@ -32,16 +32,38 @@ Source = Annotated[
 ]
 
 
+ROWS = {
+    "type": "array",
+    "minItems": 1,
+    # Untyped on purpose: a row that cannot be used is counted under its reason, the batch is not refused.
+    "items": {
+        "description": "One observed value, with the columns of the observation table, in SI units.",
+        "examples": [
+            {
+                "time": "2009-01-23T11:30:00Z",
+                "latitude": 52.0,
+                "longitude": 13.0,
+                "pressure": 85000.0,
+                "variable": "t",
+                "value": 271.5,
+                "type": "temp",
+                "station": "10393",
+            }
+        ],
+    },
+}
+JSON_BODY = {"anyOf": [ROWS, {"type": "object", "required": ["observations"], "properties": {"observations": ROWS}}]}
+
+
 @router.post(
     "",
     summary="Post a batch",
     status_code=HTTPStatus.CREATED,
-    openapi_extra=raw_body(*MEDIA_TYPES),
+    openapi_extra=raw_body(*MEDIA_TYPES, json=JSON_BODY),
     dependencies=[Depends(require(Role.WRITER))],
     responses={
         HTTPStatus.OK.value: {"model": BatchView, "description": "The same bytes came before"},
         **problem_responses(
-            HTTPStatus.BAD_REQUEST,
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -4,7 +4,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import psutil
@@ -17,6 +16,12 @@ from tests.e2e.conftest import START, Served, until
 
 pytestmark = pytest.mark.slow
 LONG = {"members": 16, "sampler_steps": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def observed(served: Served) -> None:
+    """Something to analyse: without observations the stage is over at once."""
+    served.observe(START, seed=11)
 
 
 def analysing(client: Client, cycle_id: int) -> Callable[[], bool]:
@@ -41,7 +46,6 @@ def assert_completed_exactly_once(served: Served, client: Client, cycle: dict[st
 
 def test_kill_9_of_the_working_child_in_mid_analysis(served: Served) -> None:
     name = served.experiment("killed-child", **LONG)
-    served.observe(START, seed=11)
     with served.client as client:
         cycle = client.run_cycle(name, START)
         until(analysing(client, cycle["id"]))
@@ -98,9 +102,7 @@ def test_an_emptied_broker_costs_minutes_and_no_cycle(served: Served) -> None:
         assert_completed_exactly_once(served, client, client.wait(cycle["id"], 280))
 
 
-def test_ctrl_c_in_mid_analysis_leaves_no_process_and_the_next_start_goes_on(
-    served: Served, next_cycle: datetime
-) -> None:
+def test_ctrl_c_in_mid_analysis_leaves_no_process_and_the_next_start_goes_on(served: Served) -> None:
     name = served.experiment("interrupted", **LONG)
     with served.client as client:
         cycle = client.run_cycle(name, START)
@@ -113,4 +115,5 @@ def test_ctrl_c_in_mid_analysis_leaves_no_process_and_the_next_start_goes_on(
         assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
     served.start()
     with served.client as client:
+        assert client.wait(cycle["id"], 240)["attempt"] == 1, "the cycle was not handed back"
         assert_completed_exactly_once(served, client, client.wait(cycle["id"], 240))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -165,6 +166,19 @@ def test_a_stream_is_cut_off_when_it_passes_the_limit(client, settings):
     assert sent < 64 << 20
     assert list(settings.incoming_dir.iterdir()) == []
     assert client.get("/healthz").status_code == 200
+
+
+def test_what_a_killed_gateway_left_is_forgotten_after_a_day(settings, run_gateway):
+    settings.incoming_dir.mkdir(parents=True)
+    old, fresh = settings.incoming_dir / "upload-old", settings.incoming_dir / "upload-fresh"
+    old_folder = settings.incoming_dir / "field-old"
+    old_folder.mkdir()
+    for file in (old, fresh, old_folder / "field.nc"):
+        file.write_bytes(b"half")
+    for path in (old, old_folder):
+        os.utime(path, (0, 0))
+    with run_gateway(settings, lambda cycle_id: None):
+        assert list(settings.incoming_dir.iterdir()) == [fresh]
 
 
 def test_a_background_is_checked_and_kept_on_the_bundles_grid(client, served, settings, grib, description):

@@ -241,6 +241,7 @@ def test_an_error_that_may_pass_is_tried_again_and_then_told(house: House, monke
     states = [run_cycle(cycle.id, house.runtime) for _ in range(3)]
     assert states == [CycleState.WAITING, CycleState.WAITING, CycleState.FAILED]
     assert "the disk is full" in str(house.catalogue.cycles.get(cycle.id).error)
+    assert list(house.runtime.desks.iterdir()) == []
 
 
 def test_an_unphysical_forecast_is_cut_off_and_recorded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """The gate lets nothing unphysical pass, steps down its ladder in order, and records each step."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,21 @@ def test_a_spoilt_analysis_is_replaced_by_the_next_of_the_ladder(house: House, s
     assert "z850 is not finite" in degraded[0]
     assert degraded[-1] == f"fallback_analysis: {taken}"
     assert house.model.analyses == min(spoilt + 1, 3)
+
+
+def test_a_sampler_that_does_not_stay_finite_is_drawn_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = house.model.analyse
+
+    def overflowing(*given: Any) -> Any:
+        if house.model.analyses == 0:
+            house.model.analyses = 1
+            raise FloatingPointError("the analysis holds values that are not finite")
+        return original(*given)
+
+    monkeypatch.setattr(house.model, "analyse", overflowing)
+    degraded, state = gated(house, 0)
+    assert state == CycleState.DEGRADED
+    assert degraded[-1] == "fallback_analysis: drawn again with another seed"
 
 
 def test_a_good_analysis_passes_without_being_drawn_again(house: House) -> None:

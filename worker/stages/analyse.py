@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from service.observations.reasons import Reason
 from worker.model import Array, Observations, Sampling
 from worker.stages.observed import Doubles, Observed
@@ -57,7 +59,10 @@ def error_level(work: Work, evidence: Evidence) -> float:
 
 
 def draw(work: Work, evidence: Evidence, level: float, seed: int) -> Array:
-    """`config.members` analyses; a cold start draws them without a background."""
+    """`config.members` analyses, or one of nan when the sampler did not stay finite.
+
+    A cold start draws without a background.
+    """
     sampling = Sampling(
         guidance=work.config.guidance,
         members=work.config.members,
@@ -68,7 +73,11 @@ def draw(work: Work, evidence: Evidence, level: float, seed: int) -> Array:
     cold = work.background["kind"] == "cold_start"
     background = None if cold else work.desk.array("background")
     tell = _told_sparingly(work.progress)
-    return work.model.analyse(background, evidence.observations, work.valid_time, level, sampling, tell)
+    try:
+        return work.model.analyse(background, evidence.observations, work.valid_time, level, sampling, tell)
+    except FloatingPointError:
+        # the gate refuses this like any other impossible state, and goes on down its ladder
+        return np.full((1, *work.description.shape), np.nan, np.float32)
 
 
 def _told_sparingly(progress: Callable[[float, str], None]) -> Callable[[float], None]:
