@@ -117,6 +117,7 @@ def demo(
 ) -> None:
     """Run the whole loop on a held-out sample atmosphere: service, observations, cycles, GRIB, scores."""
     from alignda.client import GatewayError
+    from alignda.demo.report import ReportError
     from alignda.demo.run import DemoError, DemoOptions, run_demo
     from alignda.embedded import StackError
 
@@ -128,7 +129,7 @@ def demo(
             run_real(options, real, valid_time, click.echo)
         else:
             run_demo(options, click.echo)
-    except (DemoError, GatewayError, StackError, ValueError) as error:
+    except (DemoError, GatewayError, ReportError, StackError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -15,7 +15,6 @@ from typing import Any, Self
 import httpx
 
 PAGE = 1000  # rows asked for at a time
-PAGE = 1000
 ENDED = frozenset({"done", "degraded", "failed", "cancelled"})
 MEDIA_TYPES = {
     ".json": "application/json",
@@ -71,13 +70,18 @@ class Client:
             headers["X-Receipt-Time"] = timestamp(receipt_time)
         return self._post_bytes("/v1/observations", content, headers)
 
-    def post_background(self, content: Path | bytes, *, experiment: str, lead_hours: float) -> Json:
-        """Post a GRIB or netCDF background; its valid time is read from the file."""
+    def post_background(
+        self, content: Path | bytes, *, experiment: str, lead_hours: int, receipt_time: datetime | None = None
+    ) -> Json:
+        """Post a GRIB or netCDF background; its valid time is read from the file.
+
+        `receipt_time` says when it was known, for cycles that are run "as of" a time in the past.
+        """
+        headers = {"Content-Type": "application/octet-stream"}
+        if receipt_time is not None:
+            headers["X-Receipt-Time"] = timestamp(receipt_time)
         return self._post_bytes(
-            "/v1/backgrounds",
-            content,
-            {"Content-Type": "application/octet-stream"},
-            {"experiment": experiment, "lead_hours": lead_hours},
+            "/v1/backgrounds", content, headers, {"experiment": experiment, "lead_hours": lead_hours}
         )
 
     def post_verification(self, content: Path | bytes) -> Json:

@@ -71,6 +71,14 @@ def list_experiments(client: "Client", as_json: bool) -> None:
     _show(client.experiments(), as_json, ("name", "state", "bundle", "created_at"))
 
 
+@experiments.command("show")
+@click.argument("name")
+@connected
+def show_experiment(client: "Client", name: str, as_json: bool) -> None:
+    """Everything known about an experiment, its configuration included."""
+    _show_one(client.experiment(name), as_json)
+
+
 @experiments.command("suspend")
 @click.argument("name")
 @connected
@@ -119,13 +127,24 @@ def post_observations(
 @post.command("backgrounds")
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @click.option("--experiment", required=True, help="The experiment that may start from it.")
-@click.option("--lead-hours", type=float, required=True, help="How old a forecast it is.")
+@click.option("--lead-hours", type=int, required=True, help="How old a forecast it is.")
+@click.option(
+    "--receipt-time", type=TIME, metavar="TIME", help="When they were received (UTC), for a replay; now if not given."
+)
 @connected
 def post_backgrounds(
-    client: "Client", files: Sequence[Path], experiment: str, lead_hours: float, as_json: bool
+    client: "Client",
+    files: Sequence[Path],
+    experiment: str,
+    lead_hours: int,
+    receipt_time: datetime | None,
+    as_json: bool,
 ) -> None:
     """Post background fields (GRIB, netCDF)."""
-    answers = [client.post_background(file, experiment=experiment, lead_hours=lead_hours) for file in files]
+    answers = [
+        client.post_background(file, experiment=experiment, lead_hours=lead_hours, receipt_time=receipt_time)
+        for file in files
+    ]
     _show(answers, as_json, ("id", "valid_time", "notes"))
 
 
@@ -159,12 +178,7 @@ def list_cycles(client: "Client", experiment: str, state: str | None, as_json: b
 @connected
 def show_cycle(client: "Client", cycle_id: int, as_json: bool) -> None:
     """Everything known about a cycle."""
-    cycle = client.cycle(cycle_id)
-    if as_json:
-        _show([cycle], True, ())
-        return
-    for key, value in cycle.items():
-        click.echo(f"{key:>16}  {_text(value)}")
+    _show_one(client.cycle(cycle_id), as_json)
 
 
 @cycles.command("run")
@@ -194,7 +208,7 @@ def run_cycles(
 @click.argument("cycle_id", type=int)
 @connected
 def retry_cycle(client: "Client", cycle_id: int, as_json: bool) -> None:
-    """Start a failed or cancelled cycle again."""
+    """Start a failed, cancelled or degraded cycle again."""
     _show([client.retry(cycle_id)], as_json, CYCLE_COLUMNS)
 
 
@@ -276,9 +290,12 @@ REMOTE_COMMANDS: tuple[click.Command, ...] = (experiments, post, cycles, product
 
 def _follow(client: "Client", cycle: Json) -> Json:
     for event in client.events(cycle["id"]):
-        share = event.get("fraction")
+        if "state" in event:  # the last event is the cycle itself
+            click.echo(f"{cycle['valid_time']} ended: {event['state']}", err=True)
+            continue
+        share = event["fraction"]
         done = f" {share:4.0%}" if share is not None else ""
-        click.echo(f"{cycle['valid_time']} {event.get('stage', '')}{done} {event.get('message') or ''}", err=True)
+        click.echo(f"{cycle['valid_time']} {event['stage']}{done} {event['message']}", err=True)
     return client.wait(cycle["id"])
 
 
@@ -301,6 +318,15 @@ def _show(rows: Sequence[Json], as_json: bool, columns: Sequence[str]) -> None:
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _show_one(row: Json, as_json: bool) -> None:
+    """One entry a line."""
+    if as_json:
+        _show([row], True, ())
+        return
+    for key, value in row.items():
+        click.echo(f"{key:>16}  {_text(value)}")
 
 
 def _text(value: Any) -> str:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from models.networks.forecast import ForecastModel
 from models.specification import BundleSpec
 
 SHIPPED = Path(__file__).parent / "bundles" / "speedy-t31"
+MODULES = ("climate", "statistics", "autoencoder", "forecast", "denoiser")
 
 
 class BundleError(Exception):
@@ -60,25 +62,23 @@ class Bundle:
 
     def modules(self) -> dict[str, nn.Module]:
         """Module by file name (without .safetensors)."""
-        return {
-            "climate": self.climate,
-            "statistics": self.statistics,
-            "autoencoder": self.autoencoder,
-            "forecast": self.forecast,
-            "denoiser": self.denoiser,
-        }
+        return {name: getattr(self, name) for name in MODULES}
 
     @classmethod
     def load(cls, directory: Path, device: torch.device | str = "cpu") -> "Bundle":
         """Read and verify a bundle.
 
         Raises:
-            BundleError: no bundle there, a file is missing, or its sha256 is not the recorded one.
+            BundleError: no bundle there, its description is wrong, a file is missing or not described, or its sha256
+                is not the recorded one.
         """
         description = directory / "bundle.json"
         if not description.exists():
             raise BundleError(f"{directory} holds no bundle.json; train one with `alignda train` or set ALIGNDA_BUNDLE")
-        bundle = cls(BundleSpec.model_validate_json(description.read_text()))
+        try:
+            bundle = cls(BundleSpec.model_validate_json(description.read_text()))
+        except ValidationError as error:
+            raise BundleError(f"{description} does not describe a bundle: {error}") from error
         states = {}
         for name, digest in bundle.spec.files.items():
             path = directory / name
@@ -87,6 +87,9 @@ class Bundle:
             if file_digest(path) != digest:
                 raise BundleError(f"{path} is not the file that bundle.json describes (sha256 differs)")
             states[path.stem] = {key: value.float() for key, value in load_file(path).items()}
+        undescribed = [f"{name}.safetensors" for name in MODULES if name not in states]
+        if undescribed:
+            raise BundleError(f"{description} does not list {', '.join(undescribed)}")
         bundle.climate.load_state_dict(states["climate"])
         bundle.build_networks()
         for name, module in bundle.modules().items():

@@ -5,6 +5,7 @@ costs no network and is the same for every member.
 """
 
 from datetime import datetime
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -69,14 +70,20 @@ class LatentObservations:
         noise = torch.randn(PROBES, *self.z_b.shape[1:], generator=torch.Generator().manual_seed(0)).to(self.z_b)
         return (self.jacobian(self.prior.gaussian.sample(noise)) ** 2).mean(dim=0)
 
+    @cached_property
+    def gain(self) -> Tensor:
+        """The prior's share of the variance of each innovation: [n], in [0, 1)."""
+        variance = self.spread()
+        return variance / (1 + variance)
+
     def paint(self, w: Tensor) -> Tensor:
         """Replace observed cells by what y says (Repaint): decode, compose by the mask of observation, encode.
 
-        At an observed cell the innovation is spread by H^T, weighted by the share of the prior's variance.
+        At an observed cell of the observed variable the innovation is spread by its interpolation weights, times
+        the share of the prior's variance.
         """
-        gain = self.spread() / (1 + self.spread())
-        reach = self.operator.adjoint(torch.ones_like(self.error)[None])[0]
-        pull = self.operator.adjoint(self.residual(w) * self.error * gain)
+        reach = self.operator.spread(torch.ones_like(self.error)[None])[0]
+        pull = self.operator.spread(self.residual(w) * self.error * self.gain)
         mask = reach.abs() > 0.05
         x = self.state(w) + torch.where(mask, pull / torch.where(mask, reach, 1.0), 0.0) / self.scale
         with torch.autocast(w.device.type, dtype=torch.bfloat16):

@@ -154,7 +154,7 @@ class ObservationOperator:
         self.shape = (len(channels), len(grid.latitudes), len(grid.longitudes))
         cells_per_channel = self.shape[1] * self.shape[2]
         cells, horizontal, crossed = _horizontal(observations, grid)
-        rows, columns, values = [], [], []
+        rows, columns, values, own = [], [], [], []
         for variable in np.unique(observations.variable):
             chosen = np.flatnonzero(observations.variable == variable)
             flip = np.where(crossed[chosen] & (variable in WIND), -1.0, 1.0)
@@ -162,6 +162,7 @@ class ObservationOperator:
                 columns.append((channel[:, None] * cells_per_channel + cells[chosen]).ravel())
                 values.append((weight[:, None] * horizontal[chosen] * flip).ravel())
                 rows.append(np.repeat(chosen, 4))
+                own.append(np.repeat([channels[index].variable == variable for index in channel], 4))
         size = (len(observations), cells_per_channel * len(channels))
         indices = torch.from_numpy(
             np.stack([np.concatenate([*rows, []]), np.concatenate([*columns, []])]).astype(np.int64)
@@ -169,6 +170,11 @@ class ObservationOperator:
         weights = torch.from_numpy(np.concatenate([*values, []]).astype(np.float32))
         matrix = torch.sparse_coo_tensor(indices, weights, size, device=device, check_invariants=False).coalesce()
         self.matrix, self.transpose = matrix.to_sparse_csr(), matrix.t().coalesce().to_sparse_csr()
+        kept = torch.from_numpy(np.concatenate([*own, []]).astype(bool))
+        direct = torch.sparse_coo_tensor(
+            indices[:, kept].flip(0), weights[kept], size[::-1], device=device, check_invariants=False
+        )
+        self.footprint = direct.coalesce().to_sparse_csr()
 
     def __call__(self, state: Tensor) -> Tensor:
         """H x: [member, channel, latitude, longitude] -> [member, n], differentiable."""
@@ -180,6 +186,10 @@ class ObservationOperator:
     def adjoint(self, values: Tensor) -> Tensor:
         """H^T v: [member, n] -> [member, channel, latitude, longitude]."""
         return (self.transpose @ values.T).T.reshape(-1, *self.shape)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """`adjoint`, but only onto the cells of the observed variable itself: its unit stays (z leaves T alone)."""
+        return (self.footprint @ values.T).T.reshape(-1, *self.shape)
 
 
 def channel_values(

@@ -2,7 +2,8 @@
 
 Geostrophic: D = (|u - u_g| / |u| + |v - v_g| / |v|) / 2 with u_g = -(1/f) dPhi/dy, v_g = (1/f) dPhi/dx and |.| the
 area-weighted root mean square over all levels between 20 and 80 degrees of latitude. Hydrostatic:
-D = |dPhi/dlnp + R T| / |R T| over all layers. Adherence = 2 sigmoid(-|D - D_reference| / D_scale): 1 where equal.
+D = |dPhi/dlnp + R T| / |R T| over all layers. Adherence = 2 sigmoid(-|D - D_reference|), 1 where equal; hydrostatic
+imbalances are a few per mille, so there |D - D_reference| is taken relative to D_reference.
 """
 
 import numpy as np
@@ -14,7 +15,6 @@ from models.grid import EARTH_RADIUS, GAS_CONSTANT, OMEGA, area_weights
 from models.specification import BundleSpec, ChannelSpec, GridSpec
 
 LATITUDE_BAND = (20.0, 80.0)
-SCALE = 0.1  # of the reference: a D that differs by a tenth of the reference scores 0.54
 
 States = NDArray[np.float32]
 
@@ -63,9 +63,9 @@ def hydrostatic_imbalance(state: Tensor, grid: GridSpec, channels: tuple[Channel
     return (error / (warmth**2 * weights).mean(dim=(1, 2, 3))).sqrt()
 
 
-def adherence(imbalance: Tensor, reference: float) -> Tensor:
-    """Score in (0, 1]: 1 where the imbalance equals the reference's."""
-    return 2 * torch.sigmoid(-(imbalance - reference).abs() / (SCALE * max(reference, 1e-6)))
+def adherence(imbalance: Tensor, reference: float, scale: float = 1.0) -> Tensor:
+    """Score in (0, 1]: 1 where the imbalance equals the reference's, 0.54 where it differs by `scale`."""
+    return 2 * torch.sigmoid(-(imbalance - reference).abs() / scale)
 
 
 def geostrophic_adherence(state: States, spec: BundleSpec) -> NDArray[np.float32]:
@@ -77,4 +77,4 @@ def geostrophic_adherence(state: States, spec: BundleSpec) -> NDArray[np.float32
 def hydrostatic_adherence(state: States, spec: BundleSpec) -> NDArray[np.float32]:
     """Adherence of each member [member] to the hydrostatic imbalance of the bundle's own atmosphere."""
     imbalance = hydrostatic_imbalance(torch.from_numpy(np.asarray(state, np.float32)), spec.grid, spec.channels)
-    return adherence(imbalance, spec.balance.hydrostatic).numpy()
+    return adherence(imbalance, spec.balance.hydrostatic, scale=spec.balance.hydrostatic).numpy()

@@ -60,7 +60,6 @@ class Settings(BaseSettings):
     """How much memory that process may take."""
     lease_seconds: float = Field(default=60.0, gt=0)
     """After how long without a heartbeat a worker counts as lost."""
-    worker_metrics_port: int = Field(default=9751, ge=0, le=65535)
     device: str = "auto"
     """Where the models run: auto, cpu or cuda."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.catalogue import Lease, StageOutcome, StaleLease
-from service.catalogue.tables import Cycle, CycleState
+from service.catalogue.tables import CycleState
 from service.experiments import ExperimentConfig
 from worker.desk import Desk
 from worker.lease import Interrupted, held
@@ -77,12 +77,15 @@ def _walk(lease: Lease, runtime: Runtime) -> CycleState:
     """The stages that are left, then the end."""
     catalogue = runtime.catalogue
     work = _open(lease, runtime)
-    for stage in _remaining(work):
+    remaining = _remaining(work)
+    if work.cycle.stage is not None and remaining == STAGES:
+        catalogue.leases.start_over(lease)
+    for stage in remaining:
         catalogue.leases.begin_stage(lease, stage.state)
         started = time.monotonic()
         result = stage.run(work)
         work.desk.finished(stage.name)
-        catalogue.leases.complete_stage(lease, _outcome(stage, result, work.cycle, time.monotonic() - started))
+        catalogue.leases.complete_stage(lease, _outcome(stage, result, time.monotonic() - started))
         log.info("cycle %s: %s: %s", lease.cycle_id, stage.name, result.message)
     state = catalogue.leases.finish(lease)
     Desk.clear(runtime.desks, lease.cycle_id)
@@ -116,13 +119,13 @@ def _remaining(work: Work) -> Sequence[Stage]:
     return STAGES[len(completed) :] if work.desk.inherit(completed) else STAGES
 
 
-def _outcome(stage: Stage, result: Result, cycle: Cycle, seconds: float) -> StageOutcome:
-    """What is committed. A stage that had to be walked again does not tell its fallbacks twice."""
+def _outcome(stage: Stage, result: Result, seconds: float) -> StageOutcome:
+    """What is committed."""
     return StageOutcome(
         stage=stage.name,
         seconds=seconds,
         counts=result.counts,
-        degraded=[step for step in result.degraded if dict(step) not in cycle.degraded],
+        degraded=result.degraded,
         background=result.background,
         products=result.products,
         scores=result.scores,

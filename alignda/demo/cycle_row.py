@@ -13,7 +13,7 @@ class CycleRow:
     status: str
     rmse: dict[str, dict[str, float]]
     observations: dict[str, int]
-    departures: dict[str, float]
+    departures: dict[str, float | None]
     geo_score: float | None
     hydro_score: float | None
     spread_skill: float | None

@@ -16,11 +16,16 @@ HEADINGS = (
 )  # fmt: skip
 
 
+PLAIN_WIDTH = 150
+
+
 class Display:
     """`with Display(say) as display`: a progress line for the running stage and a table that grows."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.console = Console()
+        if not self.console.is_terminal:
+            self.console.width = PLAIN_WIDTH
         self.say = say
         self.bar = Progress(
             TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
@@ -59,10 +64,14 @@ class Display:
 
         cells: tuple[Any, ...] = (
             f"{row.valid_time:%Y-%m-%d %H}Z", row.status, trio("z500", 0), trio("t850", 2), trio("u500", 2),
-            f"{row.departures['o_b']:.2f}", f"{row.departures['o_a']:.2f}",
+            _number(row.departures["o_b"]), _number(row.departures["o_a"]),
             f"{row.observations['used']}/{row.observations['received']}",
             "-" if row.geo_score is None else f"{100 * row.geo_score:.1f}", f"{row.seconds['total']:.1f}",
         )  # fmt: skip
         self.rows.append(cells)
         if not self.console.is_terminal:
             self.say("  ".join(f"{h}: {c}" for h, c in zip(HEADINGS, cells, strict=True)))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

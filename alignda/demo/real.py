@@ -22,7 +22,7 @@ WIND_LEVEL = 50000.0
 def run_real(options: DemoOptions, file: Path, valid_time: datetime, say: Callable[[str], None]) -> dict[str, Any]:
     """Analyse the soundings of `file` from the climatology; returns RMSE at withheld and at used stations.
 
-    The result, `{"withheld" | "used": {variable: {"before", "after", "count"}}}`, is also written to real.json.
+    The result, `{"WITHHELD" | "ASSIMILATED": {variable: {"before", "after", "count"}}}`, is also written to real.json.
     Raises GatewayError when the file is refused or the cycle fails.
     """
     from service.settings import Settings
@@ -32,7 +32,6 @@ def run_real(options: DemoOptions, file: Path, valid_time: datetime, say: Callab
         data_dir=options.out / "service",
         host="127.0.0.1",
         port=options.port or free_port(),
-        worker_metrics_port=free_port(),
     )
     with background_service(settings) as url, Client(url) as client:
         batch = client.post_observations(file, source="gts")
@@ -73,9 +72,13 @@ def departures_rmse(path: Path, reason: str) -> dict[str, dict[str, float]]:
         near = np.abs(columns["pressure"] / pressure - 1) < STANDARD_LEVEL_TOLERANCE
         chosen = near & np.isin(variable, names) & np.isfinite(columns["analysis"])
         out: dict[str, float] = {"count": int(chosen.sum())}
+        if not chosen.any():
+            raise GatewayError(
+                "Nothing to verify", f"no {reason.lower()} value of {', '.join(names)} at {pressure / 100:.0f} hPa"
+            )
         for label, field in (("before", "background"), ("after", "analysis")):
             departure = (columns["value"] - columns[field])[chosen] * factor
-            out[label] = float(np.sqrt(np.mean(departure**2) * len(names))) if chosen.any() else float("nan")
+            out[label] = float(np.sqrt(np.mean(departure**2) * len(names)))
         return out
 
     scores = {name: score((variable_,), pressure, factor) for name, (variable_, pressure, factor) in SHOWN.items()}

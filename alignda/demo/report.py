@@ -17,6 +17,10 @@ KEPT_FORMATS = {"grib2": "grib2", "netcdf": "nc", "parquet": "parquet", "odb2": 
 SUMMARY_VERSION = 1
 
 
+class ReportError(Exception):
+    """A score that the summary promises is missing."""
+
+
 class Report:
     """Collects cycles as they end and writes the files at the end."""
 
@@ -99,18 +103,20 @@ def _value(scores: list[dict[str, Any]], name: str, field: str, variable: str, l
 
 def _shown(scores: list[dict[str, Any]], field: str) -> dict[str, float]:
     values = {label: _value(scores, "rmse", field, *channel) for label, channel in SHOWN.items()}
-    return {label: float("nan") if value is None else value for label, value in values.items()}
+    if missing := [label for label, value in values.items() if value is None]:
+        raise ReportError(f"the service has no RMSE of the {field} for {', '.join(missing)}: was the truth posted?")
+    return {label: value for label, value in values.items() if value is not None}
 
 
 def _one(scores: list[dict[str, Any]], name: str, field: str) -> float | None:
     return next((s["value"] for s in scores if s["name"] == name and s["field"] == field), None)
 
 
-def _temperature_departure(scores: list[dict[str, Any]], field: str) -> float:
+def _temperature_departure(scores: list[dict[str, Any]], field: str) -> float | None:
     """RMS departure of temperatures over all types, K: the one variable every upper-air type reports."""
     found = [
         s["value"]
         for s in scores
         if (s["name"], s["field"], s["variable"], s["type"], s["level"]) == ("departure_rms", field, "t", "", None)
     ]
-    return float(found[0]) if found else float("nan")
+    return float(found[0]) if found and found[0] is not None else None

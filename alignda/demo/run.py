@@ -72,7 +72,6 @@ def run_demo(options: DemoOptions, say: Callable[[str], None]) -> Path:
         bundle=bundle,
         host="127.0.0.1",
         port=options.port or free_port(),
-        worker_metrics_port=free_port(),
     )
     scenario = Scenario(bundle)
     times = scenario.cycle_times(options.cycles)
@@ -108,7 +107,7 @@ def _set_up(client: Client, scenario: Scenario, first: datetime, options: DemoOp
     for name, config in EXPERIMENTS.items():
         if name not in existing:
             client.create_experiment(name, {"members": options.members, **config})
-        client.post_background(path, experiment=name, lead_hours=BACKGROUND_LEAD_HOURS)
+        client.post_background(path, experiment=name, lead_hours=BACKGROUND_LEAD_HOURS, receipt_time=first)
 
 
 def _post_window(client: Client, scenario: Scenario, valid_time: datetime, out: Path) -> None:

@@ -6,6 +6,8 @@ denoiser E[x_0 | x_t] and the posterior covariance V_t = Cov[x_0 | x_t] diagonal
     E[x_0 | x_t] = alpha B (alpha^2 B + sigma^2)^-1 x_t,    V_t = sigma^2 B (alpha^2 B + sigma^2)^-1.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,36 +26,49 @@ class ZonalGaussian:
         self.values = values.clamp_min(1e-8).float()  # [component, wavenumber, mode]
         self.vectors = vectors.float()  # [component, wavenumber, latitude, mode]
         self.longitudes = 2 * (covariance.shape[1] - 1)
+        self._matrices: dict[str, tuple[str, Tensor]] = {}
 
     def to(self, device: torch.device) -> "ZonalGaussian":
         self.values, self.vectors = self.values.to(device), self.vectors.to(device)
+        self._matrices.clear()
         return self
 
-    def _filter(self, x: Tensor, gains: Tensor) -> Tensor:
-        """Multiply the eigen-coefficients of x by `gains` [component, wavenumber, mode]."""
+    def _filter(self, x: Tensor, name: str, gains: Callable[[], Tensor]) -> Tensor:
+        """Multiply the eigen-coefficients of x by `gains()` [component, wavenumber, mode].
+
+        The matrices U diag(gains) U^T of the last filter of each name are kept: conjugate gradients ask for the
+        same one again and again.
+        """
+        known = self._matrices.get(name.partition(":")[0])
+        if known is None or known[0] != name:
+            known = (name, (self.vectors * gains()[..., None, :]) @ self.vectors.transpose(-1, -2))
+            self._matrices[name.partition(":")[0]] = known
         waves = torch.fft.rfft(x.float(), dim=-1, norm="ortho").permute(1, 3, 2, 0)  # k m latitude member
         pair = torch.view_as_real(waves).flatten(-2)  # real and imaginary parts ride along as members
-        modes = self.vectors.transpose(-1, -2) @ pair
-        pair = self.vectors @ (modes * gains[..., None])
-        waves = torch.view_as_complex(pair.unflatten(-1, (-1, 2)).contiguous()).permute(3, 0, 2, 1)
+        waves = torch.view_as_complex((known[1] @ pair).unflatten(-1, (-1, 2)).contiguous()).permute(3, 0, 2, 1)
         filtered: Tensor = torch.fft.irfft(waves, n=self.longitudes, dim=-1, norm="ortho")
         return filtered
 
+    def _reduced(self, level: Level) -> Tensor:
+        """(alpha^2 B + sigma^2)^-1 B by mode."""
+        reduced: Tensor = self.values / (level.alpha**2 * self.values + level.sigma**2)
+        return reduced
+
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         """The Wiener filter E[x_0 | x_t], same shape."""
-        return self._filter(x, level.alpha * self.values / (level.alpha**2 * self.values + level.sigma**2))
+        return self._filter(x, f"wiener:{level.t}", lambda: level.alpha * self._reduced(level))
 
     def covariance_times(self, x: Tensor, level: Level) -> Tensor:
         """V_t x, with V_t = Cov[x_0 | x_t]."""
-        return self._filter(x, level.sigma**2 * self.values / (level.alpha**2 * self.values + level.sigma**2))
+        return self._filter(x, f"covariance:{level.t}", lambda: level.sigma**2 * self._reduced(level))
 
     def times(self, x: Tensor) -> Tensor:
         """B x."""
-        return self._filter(x, self.values)
+        return self._filter(x, "prior", lambda: self.values)
 
     def sample(self, x: Tensor) -> Tensor:
         """White noise x [member, ...] -> a sample of N(0, B), by its symmetric square root."""
-        return self._filter(x, self.values.sqrt())
+        return self._filter(x, "root", lambda: self.values.sqrt())
 
 
 def fit_zonal_covariance(samples: Tensor, shrinkage: float = 0.02) -> Tensor:

@@ -102,11 +102,15 @@ class ErrorStatistics(nn.Module):
 class PriorDenoiser:
     """E[w_0 | w_t, z_b, s] for a batch of members that share one error level and season.
 
-    `background` is z_b, [1 or member, latent, row, column].
+    `background` is z_b, [1 or member, latent, row, column]. `share` of the network's correction is used: 1 where the
+    background is of the kind it was trained on, less where it is not; 0 is the Gaussian reference.
     """
 
-    def __init__(self, network: DenoiserNetwork, prior: LevelPrior, background: Tensor, season: float) -> None:
+    def __init__(
+        self, network: DenoiserNetwork, prior: LevelPrior, background: Tensor, season: float, share: float = 1.0
+    ) -> None:
         self.network, self.prior, self.background, self.season = network, prior, background, season
+        self.share = share
         self.evaluations = 0
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
@@ -122,15 +126,4 @@ class PriorDenoiser:
                 member * self.prior.error_level,
                 member * self.season,
             )
-        return wiener + level.sigma * correction
-
-
-class GaussianDenoiser:
-    """The reference prior without a network: N(z_b, L_s B L_s^T)."""
-
-    def __init__(self, prior: LevelPrior) -> None:
-        self.prior = prior
-        self.evaluations = 0
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        return self.prior.gaussian.denoise(x, level)
+        return wiener + self.share * level.sigma * correction

@@ -26,11 +26,19 @@ SONDE_LEVELS = np.array([925, 850, 700, 500, 400, 300, 250, 200, 150, 100]) * 10
 HUMIDITY_TOP = 30_000.0  # Pa; sondes' humidity is not used above (ECMWF, NCEP)
 LATE_SHARE, DUPLICATE_SHARE, GROSS_SHARE = 0.03, 0.02, 0.01  # of reports, of reports, of values
 GROSS_SIGMAS = (12.0, 30.0)  # size of a gross error
+BUOYS = 500  # drifting buoys with a barometer; those that come to lie on land report nothing
 _SURFACE = ("sp", "t2m", "u10", "v10")
 _ASCENT_SPEED = 5.5  # m s-1, of a balloon
 _CRUISE_SPEED, _CLIMB_SECONDS, _SHORTEST_FLIGHT = 240.0, 1500.0, 1.5e6  # m s-1, s, m
 _SHIP_SPEED = 8.0  # m s-1
-_DELAY_MINUTES = {"temp": (60, 120), "synop": (5, 30), "ship": (10, 45), "amdar": (5, 30), "satwind": (60, 120)}
+_DELAY_MINUTES = {
+    "temp": (60, 120),
+    "synop": (5, 30),
+    "ship": (10, 45),
+    "buoy": (10, 60),
+    "amdar": (5, 30),
+    "satwind": (60, 120),
+}
 _HIGHEST_LATITUDE = 87.0  # the truth is not interpolated over the poles
 
 
@@ -78,6 +86,8 @@ class Network:
         self.land_stations = usable.take(np.sort(rng.choice(len(usable), count, replace=False)))
         self._land_minute = rng.integers(0, 60, count)
         self._ship_phase = rng.uniform(0.0, 2.0, SHIPS)
+        self._buoy_latitude = np.round(np.rad2deg(np.arcsin(rng.uniform(-1, 1, BUOYS) * np.sin(np.deg2rad(70.0)))), 2)
+        self._buoy_longitude = np.round(rng.uniform(-180.0, 180.0, BUOYS), 2)
 
     def observe(self, states: xr.Dataset, centre: datetime, window_hours: float = 6.0) -> dict[str, NDArray[Any]]:
         """All values of the window [centre - w/2, centre + w/2).
@@ -110,6 +120,7 @@ class Network:
             *self._sondes(truth, middle, rng),
             *self._land(truth, start, end, rng),
             *self._ships(truth, start, end, rng),
+            *self._buoys(truth, start, end, rng),
             *self._aircraft(truth, start, end, rng),
             *self._satellite_winds(truth, start, end, rng),
         ]
@@ -176,6 +187,19 @@ class Network:
         parts = self._surface(truth, "ship", names, time, np.round(latitude, 2), np.round(longitude, 2))
         return [part.only(at_sea) for part in parts]
 
+    def _buoys(
+        self, truth: Truth, start: np.datetime64, end: np.datetime64, rng: np.random.Generator
+    ) -> list[_Reports]:
+        """Drifting buoys; they move too little in a window for their drift to matter."""
+        latitude, longitude = self._buoy_latitude, self._buoy_longitude
+        time = start + (rng.integers(0, int((end - start) / np.timedelta64(1, "s")) // 60, BUOYS) * 60).astype(
+            "timedelta64[s]"
+        )
+        names = np.array([f"BUOY{buoy:04d}" for buoy in range(BUOYS)])
+        at_sea = truth.static("lsm", latitude, longitude) < 0.5
+        parts = self._surface(truth, "buoy", names, time, latitude, longitude, variables=("sp",))
+        return [part.only(at_sea) for part in parts]
+
     def _surface(
         self,
         truth: Truth,
@@ -184,6 +208,7 @@ class Network:
         time: NDArray[np.datetime64],
         latitude: Floats,
         longitude: Floats,
+        variables: tuple[str, ...] = _SURFACE,
     ) -> list[_Reports]:
         none, height = np.full(len(names), np.nan), truth.static("orography", latitude, longitude)
         reports = np.arange(len(names))
@@ -192,7 +217,7 @@ class Network:
                 kind, reports, variable, names, time, latitude, longitude, none, height,
                 truth.surface(variable, time, latitude, longitude),
             )
-            for variable in _SURFACE
+            for variable in variables
         ]  # fmt: skip
 
     def _aircraft(

@@ -71,7 +71,7 @@ def optimise(
         os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
 
     began = saved_at = time.monotonic()
-    running = 0.0
+    running, steps = 0.0, 0  # since the last report
     report = max(1, stage.steps // REPORTS)
     for step in range(start, stage.steps):
         for group in optimiser.param_groups:
@@ -85,13 +85,13 @@ def optimise(
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimiser.step()
         averaged.update_parameters(module)
-        running += value.item()
+        running, steps = running + value.item(), steps + 1
         if (step + 1) % report == 0 or step + 1 == stage.steps:
             with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
                 scores = validate(averaged.module)
             seconds = spent + time.monotonic() - began
-            row = {"step": step + 1, "of": stage.steps, "loss": running / report, "seconds": round(seconds), **scores}
-            running = 0.0
+            row = {"step": step + 1, "of": stage.steps, "loss": running / steps, "seconds": round(seconds), **scores}
+            running, steps = 0.0, 0
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(name, json.dumps(row), flush=True)

@@ -52,7 +52,7 @@ def cancel_cycle(catalogue: CatalogueDep, gateway: GatewayDep, cycle_id: Id) -> 
 
 @router.post("/cycles/{cycle_id}/retry", summary="Retry", tags=["cycles"], dependencies=WRITE, responses=CONFLICT)
 def retry_cycle(catalogue: CatalogueDep, gateway: GatewayDep, cycle_id: Id) -> CycleView:
-    """Run a failed, cancelled or degraded cycle again from its first stage."""
+    """Run a failed, cancelled or degraded cycle again from its first stage. Its products and scores are forgotten."""
     cycle = catalogue.cycles.retry(cycle_id)
     gateway.scheduler.nudge()
     return CycleView.model_validate(cycle)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -25,6 +25,8 @@ from service.catalogue.tables import (
     Experiment,
     ExperimentState,
     OutboxMessage,
+    Product,
+    Score,
 )
 
 RETRIABLE = frozenset({CycleState.FAILED, CycleState.CANCELLED, CycleState.DEGRADED})
@@ -74,6 +76,17 @@ def free_lease(session: Session, cycle: Cycle) -> None:
     cycle.lease_owner = None
     cycle.lease_expires_at = None
     session.flush()
+
+
+def forget_results(session: Session, cycle: Cycle) -> None:
+    """Back before the first stage: what an earlier attempt found and published must not mix with what the next one does.
+
+    Only rows go; the files stay in the archive.
+    """
+    cycle.stage = None
+    cycle.degraded, cycle.counts, cycle.seconds, cycle.background = [], {}, {}, None
+    for results in (Product, Score):
+        session.execute(delete(results).where(results.cycle_id == cycle.id))
 
 
 class Cycles:
@@ -182,7 +195,10 @@ class Cycles:
         return cycle
 
     def retry(self, cycle_id: int) -> Cycle:
-        """Run a failed, cancelled or degraded cycle again from its first stage. Raises NotFoundError, ConflictError."""
+        """Run a failed, cancelled or degraded cycle again from its first stage; its products and scores are forgotten.
+
+        Raises NotFoundError, ConflictError.
+        """
         now = self._transactions.clock()
         with self._transactions.writing() as session:
             cycle = _cycle(session, cycle_id, lock=True)
@@ -190,8 +206,8 @@ class Cycles:
                 raise ConflictError(
                     f"cycle {cycle_id} is {cycle.state}: only failed, cancelled or degraded cycles can be retried"
                 )
-            cycle.state, cycle.stage, cycle.error = CycleState.WAITING, None, None
-            cycle.degraded, cycle.counts, cycle.seconds, cycle.background = [], {}, {}, None
+            forget_results(session, cycle)
+            cycle.state, cycle.error = CycleState.WAITING, None
             cycle.attempt, cycle.started_at, cycle.finished_at = 0, None, None
             free_lease(session, cycle)
             session.add(Event(cycle_id=cycle.id, time=now, stage=cycle.state, message="retry on request", fraction=0.0))

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from service.catalogue.cycles import announce_next, free_lease, startable, unheld
+from service.catalogue.cycles import announce_next, forget_results, free_lease, startable, unheld
 from service.catalogue.engine import Transactions
 from service.catalogue.errors import StaleLease
 from service.catalogue.tables import Cycle, CycleState, Event, Product, Score
@@ -108,6 +108,13 @@ class Leases:
         expires = self._transactions.clock() + timedelta(seconds=seconds)
         with self._transactions.writing() as session:
             _guard(session, lease, lease_expires_at=expires)
+
+    def start_over(self, lease: Lease) -> None:
+        """Forget what an earlier attempt found and published: its work is lost. Raises StaleLease."""
+        with self._transactions.writing() as session:
+            cycle = _guard(session, lease)
+            forget_results(session, cycle)
+            self._tell(session, lease, cycle.state, "what an earlier attempt left is gone: from the first stage", 0.0)
 
     def begin_stage(self, lease: Lease, state: CycleState, message: str | None = None) -> None:
         """Show the stage that now runs. Raises StaleLease."""

@@ -119,7 +119,9 @@ def check_rows(rows: RawRows, source: str, receipt_time: datetime, notes: list[s
         _check_position(rows)
         _check_time(rows)
         _check_range(rows)
-    rows.refuse(columns["preqc"] == 0, Reason.SENDER_REJECTED, "the sender's confidence in this value is 0 %")
+        # stored as a whole number of per cent, rounded down
+        no_confidence = np.floor(columns["preqc"]) == 0
+    rows.refuse(no_confidence, Reason.SENDER_REJECTED, "the sender's confidence in this value is 0 %")
     return _part(rows, notes or [])
 
 

@@ -1,6 +1,7 @@
 """Why a value was or was not used: one numbered reason per observed value (cf. JCSDA/ufo `QCflags.h`).
 
-Below 10: the value takes part. 10-19: refused on arrival. 20-29: refused by its place in the cycle. From 30: by the analysis.
+Below 10: the value takes part. 10-19: refused for what it is, on arrival or in the cycle. 20-29: for its place in the
+cycle. 30-39: in comparison with the background and its neighbours. From 40: by the experiment's configuration.
 """
 
 from enum import IntEnum
@@ -19,11 +20,11 @@ class Reason(IntEnum):
     UNIT_INVALID = 14
     UNKNOWN_VARIABLE = 15
     SENDER_REJECTED = 16
-    OUTSIDE_WINDOW = 20
+    OUTSIDE_WINDOW = 20  # reserved: a cycle gathers only what lies in its window
     DUPLICATE = 21
     OUTSIDE_DOMAIN = 22
     FIRST_GUESS = 30
-    THINNED = 31
+    THINNED = 31  # reserved: there is no thinning yet
     NOT_USED_BY_EXPERIMENT = 40
 
 
@@ -43,5 +44,5 @@ DESCRIPTIONS: dict[Reason, str] = {
     Reason.OUTSIDE_DOMAIN: "above the top level, below the ground, or its level is not bracketed by the bundle's levels",
     Reason.FIRST_GUESS: "too far from the background (gross check)",
     Reason.THINNED: "a nearer observation represents this place",
-    Reason.NOT_USED_BY_EXPERIMENT: "the experiment does not use this report type or variable",
+    Reason.NOT_USED_BY_EXPERIMENT: "the experiment does not use this report type",
 }

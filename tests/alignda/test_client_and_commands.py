@@ -69,6 +69,9 @@ def test_a_day_at_the_command_line(served: Settings, runtime: Runtime, tmp_path:
     verified = alignda(served, "post", "verifications", str(grib))
     assert verified.exit_code == 0, verified.output
 
+    configured = alignda(served, "experiments", "show", "day")
+    assert "forecast_hours" in configured.output and "active" in configured.output
+
     asked = alignda(served, "cycles", "run", "day", "2001-01-01T12", "--json")
     cycle_id = json.loads(asked.output)["id"]
     run_cycle(cycle_id, runtime)
@@ -117,6 +120,31 @@ def test_events_tell_the_story_and_end_with_the_cycle(client: Client, runtime: R
     stages = [event["stage"] for event in events if "stage" in event]
     assert stages.index("assembling") < stages.index("gating") < stages.index("verifying")
     assert events[-1]["state"] == "degraded"
+
+
+def test_following_a_cycle_ends_with_the_state_that_it_ended_in(served: Settings, runtime: Runtime) -> None:
+    alignda(served, "experiments", "create", "followed", "--set", "members=2", "--set", "forecast_hours=12")
+    asked = alignda(served, "cycles", "run", "followed", "2001-02-01T00", "--json")
+    run_cycle(json.loads(asked.output)["id"], runtime)
+    told = alignda(served, "cycles", "run", "followed", "2001-02-01T00", "--wait").stderr.splitlines()
+    assert "verifying" in told[-3] or "verifying" in told[-2]
+    assert told[-1].endswith("ended: degraded")
+
+
+def test_a_background_is_unknown_to_a_replay_before_its_receipt_time(
+    served: Settings, runtime: Runtime, tmp_path: Path
+) -> None:
+    alignda(served, "experiments", "create", "known", "--set", "members=2", "--set", "forecast_hours=12")
+    grib = background(tmp_path / "b.grib2", served.bundle)
+    where = ("--experiment", "known", "--lead-hours", "6")
+    sent = alignda(served, "post", "backgrounds", str(grib), *where, "--receipt-time", "2001-01-01T15")
+    assert sent.exit_code == 0, sent.output
+    found = [
+        runtime.catalogue.fields.background(runtime.catalogue.experiments.named("known").id, NOON, as_of)
+        for as_of in (NOON.replace(hour=14), NOON.replace(hour=16))
+    ]
+    assert [field is not None for field in found] == [False, True]
+    assert alignda(served, "post", "backgrounds", str(grib), *where[:3], "6.5").exit_code == 2
 
 
 def test_more_than_one_page_is_read_to_its_end(client: Client, tmp_path: Path) -> None:

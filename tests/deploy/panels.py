@@ -104,6 +104,7 @@ def configuration(metrics_url: str, api_key: str | None = None) -> dict[str, Any
     gateway = next(job for job in loaded["scrape_configs"] if job["job_name"] == "alignda-gateway")
     url = urlsplit(metrics_url)
     gateway |= {"scheme": url.scheme, "metrics_path": url.path, "static_configs": [{"targets": [url.netloc]}]}
+    gateway.pop("authorization", None)
     if api_key is not None:
         gateway["authorization"] = {"credentials": api_key}
     loaded["scrape_configs"] = [gateway]

@@ -16,7 +16,7 @@ from alignda.cli import main
 from service.settings import Settings, parse_api_keys
 from tests.deploy.documented import ROOT
 
-SECRETS = {"ALIGNDA_API_KEYS", "POSTGRES_PASSWORD", "VALKEY_PASSWORD", "GRAFANA_ADMIN_PASSWORD"}
+SECRETS = {"ALIGNDA_API_KEYS", "METRICS_KEY", "POSTGRES_PASSWORD", "VALKEY_PASSWORD", "GRAFANA_ADMIN_PASSWORD"}
 COMPOSE_FILES = ["docker-compose.yml", "deploy/docker-compose.cuda.yml"]
 
 
@@ -133,6 +133,23 @@ def test_the_gateway_of_the_image_does_not_start_without_a_key() -> None:
 def test_compose_accepts_the_files(files: list[str]) -> None:
     done = render(*files, **dict.fromkeys(SECRETS, "0123456789abcdef"))
     assert done.returncode == 0, done.stderr
+
+
+def test_prometheus_has_a_readers_key_of_the_gateway() -> None:
+    """Without one /metrics answers 401 as soon as there are API keys, and in the stack there must be."""
+    (job,) = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    mounted = job["authorization"]["credentials_file"].removeprefix("/run/secrets/")
+    assert mounted in compose()["services"]["prometheus"]["secrets"]
+    variable = compose()["secrets"][mounted]["environment"]
+    keys = compose()["services"]["gateway"]["environment"]["ALIGNDA_API_KEYS"]
+    assert re.search(rf"\$\{{{variable}:\?[^}}]*\}}:reader,", keys)
+
+
+def test_a_secret_from_the_environment_is_not_given_to_a_read_only_container() -> None:
+    """Compose refuses that (docker/compose#12531)."""
+    of_environment = {name for name, secret in compose().get("secrets", {}).items() if "environment" in secret}
+    for name, service in compose()["services"].items():
+        assert not (service.get("read_only") and of_environment & set(service.get("secrets", []))), name
 
 
 def test_compose_refuses_to_start_without_secrets() -> None:

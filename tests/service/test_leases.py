@@ -65,12 +65,13 @@ def test_a_heartbeat_keeps_the_lease(catalogue, accept, clock):
         lambda leases, lease: leases.begin_stage(lease, CycleState.ANALYSING),
         lambda leases, lease: leases.progress(lease, 0.5, "half"),
         lambda leases, lease: leases.put_products(lease, [PRODUCT]),
+        lambda leases, lease: leases.start_over(lease),
         lambda leases, lease: leases.complete_stage(lease, StageOutcome("publish", 1.0, products=[PRODUCT])),
         lambda leases, lease: leases.finish(lease),
         lambda leases, lease: leases.fail(lease, "lost"),
         lambda leases, lease: leases.release(lease),
     ],
-    ids=["heartbeat", "begin", "progress", "products", "complete", "finish", "fail", "release"],
+    ids=["heartbeat", "begin", "progress", "products", "start over", "complete", "finish", "fail", "release"],
 )
 def test_a_stale_token_writes_nothing(catalogue, accept, clock, write):
     cycle = accept()
@@ -179,6 +180,26 @@ def test_a_repeated_stage_replaces_its_products_and_scores(catalogue, accept):
     assert [score.value for score in catalogue.scores.of_cycle(cycle.id)] == [2.0]
     page = catalogue.products.page(cycle.id, 10, 0)
     assert [product.sha256 for product in page.rows] == ["2.0"]
+
+
+@pytest.mark.parametrize("again", ["retry", "start over"])
+def test_a_new_attempt_leaves_nothing_that_an_earlier_one_published(catalogue, accept, again):
+    cycle = accept()
+    lease = claimed(catalogue, cycle.id)
+    score = NewScore("rmse", "analysis", 1.0, "K", cycle.valid_time, variable="t2m")
+    outcome = StageOutcome(
+        "publish", 1.0, counts={"used": 3}, degraded=[{"reason": "x", "detail": ""}], products=[PRODUCT], scores=[score]
+    )
+    catalogue.leases.complete_stage(lease, outcome)
+    if again == "retry":
+        catalogue.leases.fail(lease, "no forecast")
+        catalogue.cycles.retry(cycle.id)
+    else:
+        catalogue.leases.start_over(lease)
+    found = catalogue.cycles.get(cycle.id)
+    assert (found.stage, found.counts, found.degraded) == (None, {}, [])
+    assert catalogue.products.page(cycle.id, 10, 0).rows == []
+    assert catalogue.scores.of_cycle(cycle.id) == []
 
 
 def test_a_cycle_with_a_fallback_ends_degraded(catalogue, accept):

@@ -196,6 +196,20 @@ def test_a_cycle_whose_desk_was_lost_starts_again_and_tells_its_fallbacks_once(
     assert [step["reason"] for step in house.catalogue.cycles.get(cycle.id).degraded] == ["cold_start"]
 
 
+def test_a_retry_that_publishes_less_leaves_nothing_of_the_earlier_attempt(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.post(house.soundings())
+    cycle = house.run(house.cycle(house.experiment(forecast_hours=12)))
+    assert cycle.state == CycleState.DEGRADED  # a cold start
+    house.catalogue.cycles.retry(cycle.id)
+    monkeypatch.setattr(forecast, "range_fault", lambda *_: "too warm")
+    house.run(cycle)
+    products = house.catalogue.products.page(cycle.id, 100, 0).rows
+    assert {product.lead_hours for product in products} == {0}
+    assert len({product.path.split("/")[-2] for product in products}) == 1
+
+
 def test_a_worker_that_was_replaced_writes_nothing_more(house: House) -> None:
     house.post(house.soundings())
     work = house.work(house.cycle(house.experiment()))

@@ -79,6 +79,24 @@ def test_an_analysis_that_has_lost_its_balance_is_refused(house: House) -> None:
     assert not np.array_equal(work.desk.array("analysis"), rough)
 
 
+@pytest.mark.parametrize(
+    ("analysis", "background", "refused"),
+    [
+        (0.59, 0.95, True),
+        (0.61, 0.95, False),  # a drop, but balanced enough
+        (0.55, 0.80, False),  # low, but little lower than what it came from
+        (0.05, 0.30, False),
+        (float("nan"), 0.95, True),
+    ],
+)
+def test_balance_is_lost_when_it_is_low_and_lower_than_before(
+    analysis: float, background: float, refused: bool
+) -> None:
+    fault = gate.balance_fault((0.9, analysis), (0.9, background))
+    assert (fault is not None) == refused
+    assert fault is None or fault.startswith("hydrostatic adherence")
+
+
 def test_impossible_values_are_named_with_their_channel(house: House) -> None:
     state = truth(house.model)[None].copy()
     assert gate.range_fault(state, house.model.description) is None

@@ -50,12 +50,13 @@ def gather_evidence(work: Work) -> Evidence:
 
 
 def error_level(work: Work, evidence: Evidence) -> float:
-    """How wrong the background is: first by its age, then by what the departures say."""
+    """How wrong the background is: first by its age or its spread, then by what the departures say."""
     background = work.background
     if background["kind"] == "cold_start":
         return work.model.error_level(None)
     first = work.model.error_level(background["lead_hours"])
-    return work.model.estimate_error_level(evidence.observations, evidence.departures, work.valid_time, first)
+    members = work.desk.array("background")
+    return work.model.estimate_error_level(evidence.observations, evidence.departures, work.valid_time, first, members)
 
 
 def draw(work: Work, evidence: Evidence, level: float, seed: int) -> Array:

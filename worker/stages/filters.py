@@ -3,7 +3,7 @@
 A filter is a function of the observed values that tells which of them it rejects.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -11,22 +11,11 @@ from zlib import crc32
 import numpy as np
 
 from service.experiments import ExperimentConfig
+from service.observations.checks import RANGES
 from service.observations.reasons import Reason
 from service.observations.window import duplicates
 from worker.stages.observed import Bools, Doubles, Observed
 
-# Values that the variable cannot have on Earth (SI units); WMO records lie inside each.
-RANGES: Mapping[str, tuple[float, float]] = {
-    "z": (-8.0e3, 5.0e5),
-    "t": (150.0, 350.0),
-    "t2m": (170.0, 340.0),
-    "u": (-200.0, 200.0),
-    "v": (-200.0, 200.0),
-    "u10": (-100.0, 100.0),
-    "v10": (-100.0, 100.0),
-    "q": (0.0, 0.05),
-    "sp": (4.5e4, 1.1e5),
-}
 GEOPOTENTIAL_MARGIN = 2.0e4  # m2 s-2 around the ICAO standard atmosphere; the real one stays within about 1.4e4
 FEWEST_FOR_STATISTICS = 30  # values; below, the departures of a variable say nothing about the background
 
@@ -71,17 +60,12 @@ def impossible_position(observed: Observed, *_: Any) -> Bools:
 
 
 def out_of_range(observed: Observed, *_: Any) -> Bools:
-    """Outside RANGES, or a geopotential that no atmosphere has at its pressure."""
+    """Outside the RANGES of arrival, or a geopotential that no atmosphere has at its pressure."""
     bounds = np.array([RANGES.get(str(name), (-np.inf, np.inf)) for name in observed.variable]).reshape(-1, 2)
     outside = (observed.value < bounds[:, 0]) | (observed.value > bounds[:, 1])
     standard = standard_geopotential(observed.pressure)
     far = np.abs(observed.value - standard) > GEOPOTENTIAL_MARGIN
     return np.asarray(outside | ((observed.variable == "z") & np.isfinite(standard) & far))
-
-
-def sender_rejected(observed: Observed, *_: Any) -> Bools:
-    """The sender gave it no confidence (`preqc` 0)."""
-    return np.asarray(observed.number("preqc") == 0)
 
 
 def unwanted_type(observed: Observed, _: Comparison, config: ExperimentConfig) -> Bools:
@@ -123,7 +107,6 @@ FILTERS: tuple[Filter, ...] = (
     Filter("missing value", Reason.MISSING_VALUE, missing_value),
     Filter("position", Reason.POSITION_INVALID, impossible_position),
     Filter("range", Reason.RANGE, out_of_range),
-    Filter("sender", Reason.SENDER_REJECTED, sender_rejected),
     Filter("type", Reason.NOT_USED_BY_EXPERIMENT, unwanted_type),
     Filter("duplicate", Reason.DUPLICATE, duplicate),
     Filter("domain", Reason.OUTSIDE_DOMAIN, outside_domain),

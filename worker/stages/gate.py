@@ -12,7 +12,7 @@ from worker.model import Array
 from worker.stages.analyse import draw, error_level, gather_evidence
 from worker.work import CycleError, Result, Work, fallback
 
-# What a grid-box mean can be (SI units); wider than the observations' ranges would be of no use to the forecast.
+# What a grid-box mean can be (SI units).
 LIMITS = {
     "z": (-1.0e4, 5.0e5),
     "t": (150.0, 350.0),
@@ -24,8 +24,10 @@ LIMITS = {
     "q": (-5.0e-3, 0.05),
     "sp": (4.0e4, 1.15e5),
 }
-LOWEST_BALANCE = 0.25  # adherence; with the scale of models.rewards the imbalance is then off by a fifth
-LOWEST_SHARE = 0.5  # of the background's adherence: an analysis need not be better balanced than what it came from
+# An adherence is too low when it is below both. 0.6 is an imbalance D with |D - D_ref| = 0.85, for the hydrostatic one
+# 0.85 D_ref (models.rewards); an analysis need not be better balanced than what it came from.
+LOWEST_BALANCE = 0.6
+LARGEST_DROP = 0.3  # from the background's adherence
 ANOTHER_SEED = 0x5EED
 WEAKER = 3.0  # factor on the observation errors
 
@@ -71,7 +73,7 @@ def range_fault(state: Array, description: BundleDescription) -> str | None:
 def balance_fault(balance: tuple[float, float], reference: tuple[float, float]) -> str | None:
     """Which balance the analysis has lost against its background, in words; None if neither."""
     for name, value, before in zip(("geostrophic", "hydrostatic"), balance, reference, strict=True):
-        if not value >= min(LOWEST_BALANCE, LOWEST_SHARE * before):
+        if not value >= min(LOWEST_BALANCE, before - LARGEST_DROP):
             return f"{name} adherence {value:.3f}, the background has {before:.3f}"
     return None
 

@@ -68,6 +68,7 @@ def test_a_good_row_arrives_in_the_table(tmp_path: Path) -> None:
         ({"type": "pigeon"}, Reason.UNKNOWN_VARIABLE),
         ({"unit": "bushel"}, Reason.UNIT_INVALID),
         ({"preqc": 0}, Reason.SENDER_REJECTED),
+        ({"preqc": 0.4}, Reason.SENDER_REJECTED),  # stored as 0 %
         ({"preqc": 300}, Reason.RANGE),
     ],
 )
