@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 Clock = Callable[[], datetime]
 
+OLDEST_SQLITE = (3, 35, 0)  # UPDATE ... RETURNING
 READING = "alignda_reading"
 MIGRATION_LOCK = 0x616C6967  # "alig": the PostgreSQL advisory lock of whoever migrates
 
@@ -29,7 +30,7 @@ def utc_now() -> datetime:
 def open_engine(url: str) -> Engine:
     """An engine for `sqlite:///path` or `postgresql://...`. Open it in the process that uses it: never across a fork.
 
-    Raises sqlalchemy.exc.ArgumentError for a URL that is neither.
+    Raises sqlalchemy.exc.ArgumentError for a URL that is neither, RuntimeError for an SQLite that is too old.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -40,6 +41,11 @@ def open_engine(url: str) -> Engine:
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise RuntimeError(
+            f"SQLite {sqlite3.sqlite_version} is too old for the catalogue, it needs 3.35. If the system's is newer, import "
+            "`service` before eccodes or cfgrib, whose wheels bring an old one; or use PostgreSQL (ALIGNDA_DATABASE_URL)."
+        )
     if database:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": 30.0}, pool_size=5, max_overflow=40)
