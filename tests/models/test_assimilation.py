@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.assimilation import GUIDANCE, AnalysisSettings, Assimilator, States
+from models.assimilation import GUIDANCE, INFLATION, AnalysisSettings, Assimilator, States
 from models.bundle import BundleError
 from models.observation_operator import ObservationSet
 from models.scores import rmse
@@ -231,7 +231,7 @@ def innovations(assimilator: Assimilator, given: ObservationSet, spread: np.ndar
 def test_the_error_level_is_found_from_the_innovations(
     assimilator: Assimilator, true_lead: float, guess: float
 ) -> None:
-    given, level = places(6000, 3), assimilator.error_level(true_lead)
+    given, level = places(60_000, 3), assimilator.error_level(true_lead)
     departures = innovations(assimilator, given, assimilator.background_error(given, level), 4)
     found = assimilator.estimate_error_level(given, departures, TIME, first=guess * level)
     assert found == pytest.approx(level, rel=0.2)
@@ -249,7 +249,7 @@ def test_gross_errors_hardly_move_the_error_level(assimilator: Assimilator) -> N
 def test_with_an_ensemble_the_error_level_is_a_multiple_of_its_spread(
     assimilator: Assimilator, background: States, inflation: float
 ) -> None:
-    std, given = assimilator.climatology(TIME)[1], places(6000, 3)
+    std, given = assimilator.climatology(TIME)[1], places(60_000, 3)  # so many that the first guess hardly counts
     where = np.where(np.arange(16) < 8, 0.4, 0.1).reshape(1, 1, 16, 1)
     noise = np.random.default_rng(1).standard_normal((40, *background.shape[1:]))
     ensemble = (background + std * where * noise).astype(np.float32)
@@ -267,7 +267,7 @@ def test_without_observations_the_error_level_is_the_first_guess(assimilator: As
     assert assimilator.estimate_error_level(places(0), np.empty(0), TIME, 0.123) == 0.123
     ensemble = np.repeat(background, 4, axis=0)  # no spread at all: the model's own error is left
     found = assimilator.estimate_error_level(places(0), np.empty(0), TIME, 0.123, ensemble)
-    assert found == pytest.approx(assimilator.error_level(6.0))
+    assert found == pytest.approx(INFLATION * assimilator.error_level(6.0))
 
 
 def test_the_error_level_grows_with_the_lead_time_up_to_the_climatology(assimilator: Assimilator) -> None:

@@ -1,7 +1,9 @@
-"""The catalogue gets the system's SQLite, whatever else is loaded."""
+"""The databases' libraries and ecCodes' live in one process."""
 
 import subprocess
 import sys
+
+import pytest
 
 PROGRAM = """
 import {first}
@@ -27,3 +29,9 @@ def test_an_old_sqlite_is_named_instead_of_a_syntax_error(tmp_path: object) -> N
     done = run("eccodes", f"{tmp_path}/catalogue.sqlite")
     # where the wheel brings no SQLite of its own there is nothing to complain about
     assert done.returncode == 0 or "is too old for the catalogue" in done.stderr, done.stderr
+
+
+def test_a_process_with_postgresql_and_eccodes_ends_without_a_crash() -> None:
+    pytest.importorskip("psycopg")
+    program = "import service.fields.grib, eccodes, codc, psycopg"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
