@@ -6,6 +6,7 @@ SQLite begins every writing transaction with BEGIN IMMEDIATE: two writers queue 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -54,8 +55,9 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
     def configure(connection: sqlite3.Connection, record: Any) -> None:
         # The driver's own BEGIN is deferred: it reads first and then fails to upgrade. We send ours.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        for pragma in ("busy_timeout=30000", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -63,6 +65,20 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. Of several who do this to a new file at once SQLite refuses all but one, without
+    waiting for `busy_timeout`: so try again for as long as that."""
+    deadline = time.monotonic() + 30.0
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def migrate(engine: Engine) -> None:
