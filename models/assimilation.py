@@ -35,10 +35,11 @@ Progress = Callable[[float], None]
 GUIDANCE = ("obsfree", "dps", "repaint", "mmps")
 SAMPLERS = ("dpm", "heun", "ancestral")
 HUBER = 3.0  # departures beyond this many sigma count linearly when the error level is estimated
-INDEPENDENT = 0.005  # share of reports that count as independent: neighbours share their background error
 FEWEST_MEMBERS_FOR_SPREAD = 8
-# The two numbers below were chosen on the validation year (docs/science.md); the prior was not trained on the errors
-# of its own cycling, and at its full weight it makes cycled analyses worse.
+# Chosen on the validation year (docs/science.md). The prior was not trained on the errors of its own cycling: at its full
+# weight it makes cycled analyses worse. Innovations speak for the observed places only and would shrink the level from
+# cycle to cycle: so few reports count as independent that the first guess decides unless thousands contradict it.
+INDEPENDENT = 0.005  # share of reports
 INFLATION = 1.2  # of the spread of a cycled ensemble
 CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled ensemble
 MODULATION_BOUNDS = (0.3, 2.0)

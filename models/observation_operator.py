@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.grid import GAS_CONSTANT
+from models.constants import GAS_CONSTANT
 from models.specification import ChannelSpec, GridSpec
 
 LEVEL_TOLERANCE = 1.01  # a report at 930 hPa counts as 925 hPa

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.grid import EARTH_RADIUS, GAS_CONSTANT, OMEGA, area_weights
+from models.constants import EARTH_RADIUS, GAS_CONSTANT, OMEGA
+from models.grid import area_weights
 from models.specification import BundleSpec, ChannelSpec, GridSpec
 
 LATITUDE_BAND = (20.0, 80.0)

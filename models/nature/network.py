@@ -13,9 +13,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.constants import EARTH_RADIUS
 from models.nature.routes import HUBS, SEA_LANES
 from models.nature.stations import Stations, spread_out
-from models.nature.truth import EARTH_RADIUS, Floats, Truth, great_circle, great_circle_distance, to_datetime64
+from models.nature.truth import Floats, Truth, great_circle, great_circle_distance, to_datetime64
 
 ErrorTable = Callable[[str, str, Floats], NDArray[np.floating]]
 """(type, variable, pressure in Pa [n], NaN for surface variables) -> 1-sigma error in SI units [n]."""

@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from models.constants import EARTH_RADIUS, GAS_CONSTANT
+
 Floats = NDArray[np.float64]
 Times = NDArray[np.datetime64]
 
-EARTH_RADIUS = 6.371e6  # m
-GAS_CONSTANT = 287.0597  # J kg-1 K-1, dry air
 UPPER_AIR, SURFACE = ("z", "q", "u", "v", "t"), ("u10", "v10", "t2m", "sp")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.grid import EARTH_RADIUS, GAS_CONSTANT, OMEGA
+from models.constants import EARTH_RADIUS, GAS_CONSTANT, OMEGA
 from models.nature import speedy
 from models.specification import ChannelSpec, GridSpec
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 import xarray as xr
 
-from models.grid import GAS_CONSTANT
+from models.constants import GAS_CONSTANT
 from models.nature import network as net
 from models.nature.network import Network
 from models.nature.stations import load_stations

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.grid import GAS_CONSTANT
+from models.constants import GAS_CONSTANT
 from models.observation_operator import ObservationOperator, ObservationSet, channel_values, supported
 from models.specification import ChannelSpec, GridSpec
 

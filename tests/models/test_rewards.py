@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.assimilation import Assimilator
-from models.grid import GAS_CONSTANT
+from models.constants import GAS_CONSTANT
 from models.rewards import (
     adherence,
     geostrophic_adherence,
