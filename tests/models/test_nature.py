@@ -10,6 +10,7 @@ import pytest
 from netCDF4 import Dataset
 
 from models.bundle import SHIPPED
+from models.constants import GAS_CONSTANT
 from models.nature import speedy
 from models.nature.speedy import generate
 from models.training.data import NatureFile
@@ -109,10 +110,30 @@ def test_the_shipped_sample_is_a_nature_run_on_the_n24_grid() -> None:
     assert len(file.channels) == 39 and file.times[1] - file.times[0] == timedelta(hours=6)
 
 
+def test_the_shipped_sample_has_an_atmosphere_like_the_earths() -> None:
+    """Five days of January: jets, hydrostatic balance, global means that do not drift."""
+    file = contents(SHIPPED / "sample.nc")
+    latitude, level = file["latitude"], list(file["level"])
+    jet = file["u"][:, level.index(200.0)].mean(axis=(0, 2))
+    for side in (1, -1):
+        hemisphere = np.where(side * latitude > 0, jet, -np.inf)
+        assert 25 < hemisphere.max() < 50 and 25 < side * latitude[hemisphere.argmax()] < 60
+    assert jet[np.abs(latitude) < 10].mean() < 0  # easterlies
+    pressure, z, t = 100.0 * np.array(level), file["z"].astype(float), file["t"].astype(float)
+    for k in range(len(level) - 1):  # against the mean of the two levels, whose curvature it leaves out
+        thickness = (z[:, k + 1] - z[:, k]) / np.log(pressure[k] / pressure[k + 1]) / GAS_CONSTANT
+        residual = thickness - 0.5 * (t[:, k] + t[:, k + 1])
+        assert np.sqrt((residual**2).mean()) < 1.5
+    area = np.cos(np.deg2rad(latitude))[:, None] * np.ones(96)
+    mean_pressure = (file["sp"] * area).sum(axis=(1, 2)) / area.sum()
+    mean_t500 = (t[:, level.index(500.0)] * area).sum(axis=(1, 2)) / area.sum()
+    assert np.ptp(mean_pressure) < 5.0 and np.ptp(mean_t500) < 0.5
+    assert file["t2m"][:, latitude > 60].mean() < file["t2m"][:, latitude < -50].mean()  # it is northern winter
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jcm") is None, reason="jcm (pip install 'alignda[nature]') is not here")
-def test_speedy_makes_states_that_look_like_the_earth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speedy, "SPINUP_DAYS", 2)
+def test_speedy_makes_states_that_look_like_the_earth(tmp_path: Path) -> None:
     generate(1, 1, tmp_path / "run.nc", START, progress=False)
     file = contents(tmp_path / "run.nc")
     np.testing.assert_allclose(file["latitude"], gaussian_grid(48).latitudes, atol=1e-4)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 import xarray as xr
 
-from models.constants import GAS_CONSTANT
+from models.constants import EARTH_RADIUS, GAS_CONSTANT
 from models.nature import network as net
 from models.nature.network import Network
 from models.nature.stations import load_stations
@@ -224,7 +224,7 @@ def test_satellite_winds_lie_over_the_sea_or_the_tropics_at_two_heights() -> Non
 
 def test_great_circles_have_the_right_length_and_ends() -> None:
     quarter = great_circle_distance((0.0, 0.0), (0.0, 90.0))
-    np.testing.assert_allclose(quarter, np.pi / 2 * 6.371e6, rtol=1e-9)
+    np.testing.assert_allclose(quarter, np.pi / 2 * EARTH_RADIUS, rtol=1e-9)
     latitude, longitude = great_circle((10.0, 20.0), (60.0, -100.0), np.array([0.0, 1.0]))
     np.testing.assert_allclose(latitude, [10.0, 60.0], atol=1e-9)
     np.testing.assert_allclose(longitude, [20.0, -100.0], atol=1e-9)
