@@ -1,6 +1,7 @@
-"""Quality control on the shipped held-out sample: what it rejects, what it costs, what it is worth.
+"""Quality control on the shipped held-out sample or a nature run: what it rejects, what it costs, what it is worth.
 
     python benchmarks/quality_control.py --out benchmarks/results/quality_control.json
+    python benchmarks/quality_control.py --nature nature-3.nc --start 2020-04-10 --cycles 28 --out ...
 
 The simulated network with 3 % gross errors, 5 % duplicates, aircraft 1.5 K too warm and one land station 10 hPa too
 high, cycled by the real worker: once clean, once as it is, once with every check switched off.
@@ -208,14 +209,26 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def part_of(nature: Path, start: datetime, cycles: int) -> xr.Dataset:
+    """The states of a nature run that `cycles` cycles from `start` (UTC) need."""
+    first = np.datetime64(start - timedelta(hours=BACKGROUND_LEAD_HOURS))
+    last = np.datetime64(start + timedelta(hours=6 * cycles))
+    with xr.open_dataset(nature) as run:
+        return run.sel(time=slice(first, last)).load()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cycles", type=int, default=12)
     parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--nature", type=Path, help="a nature run instead of the shipped sample")
+    parser.add_argument("--start", type=datetime.fromisoformat, help="valid time of its first cycle, e.g. 2020-04-10")
     options = parser.parse_args()
     scenario, model = Scenario(SHIPPED), BundleModel(SHIPPED, "cpu")
+    if options.nature is not None:
+        scenario.truth = part_of(options.nature, options.start, options.cycles)
     times = scenario.cycle_times(options.cycles)
     base = times[0] - timedelta(hours=BACKGROUND_LEAD_HOURS)
     *_, background = model.forecast(scenario.state(base), base, BACKGROUND_LEAD_HOURS // 6)
@@ -235,7 +248,8 @@ def main() -> None:
                 print(json.dumps(row), flush=True)
     report = {
         "command": f"python benchmarks/quality_control.py --cycles {options.cycles} --members {options.members} "
-        f"--steps {options.steps}",
+        f"--steps {options.steps}"
+        + (f" --nature {options.nature.name} --start {options.start:%Y-%m-%dT%H}" if options.nature else ""),
         "date": datetime.now(UTC).date().isoformat(), "machine": f"{platform.machine()}, 2 cores, CPU",
         "seconds": round(time.perf_counter() - began), "bundle": file_digest(SHIPPED / "bundle.json"),
         "faults": {"gross": GROSS, "duplicates": DUPLICATE, "aircraft_K": AIRCRAFT_BIAS, "station_Pa": STATION_BIAS},

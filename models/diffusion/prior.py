@@ -96,9 +96,9 @@ class ErrorStatistics(nn.Module):
         return out
 
     def at(self, error_level: float) -> LevelPrior:
-        """Whitening and Gaussian reference at `error_level`."""
+        """Whitening and Gaussian reference at `error_level`; below the lowest level those of it, scaled down."""
         weights = self.weights(error_level)
-        root = torch.einsum("n,nrkl->rkl", weights, self.root.float())
+        root = torch.einsum("n,nrkl->rkl", weights, self.root.float()) * self._below(error_level)
         covariance = torch.einsum("n,nkmij->kmij", weights, self.covariance.float())
         gaussian = ZonalGaussian(covariance).to(root.device)
         return LevelPrior(error_level, root, symmetric_inverse(root), gaussian)
@@ -106,7 +106,11 @@ class ErrorStatistics(nn.Module):
     def channel_errors(self, error_level: float) -> Tensor:
         """RMS background error by channel [channel] at `error_level`, in anomaly units."""
         variance: Tensor = self.weights(error_level) @ self.channel_error**2
-        return variance.sqrt()
+        return variance.sqrt() * self._below(error_level)
+
+    def _below(self, error_level: float) -> float:
+        """How much smaller than the lowest tabulated level `error_level` is, at most 1."""
+        return min(1.0, error_level / self.level[0].item())
 
 
 class PriorDenoiser:

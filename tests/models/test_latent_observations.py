@@ -160,8 +160,12 @@ def test_painting_geopotential_between_levels_leaves_temperature_in_kelvin() -> 
         assert latent.residual(w).abs().max() < 10.0
 
 
-def test_level_statistics_are_interpolated_in_ln_s_and_constant_beyond_the_ends() -> None:
+def test_level_statistics_are_interpolated_in_ln_s_and_scaled_down_below_the_lowest() -> None:
     statistics = ErrorStatistics(3, 2, 4, 8, 1)
+    statistics.root.copy_(
+        torch.eye(2).expand(3, 4, 2, 2) * statistics.root.new_tensor([1.0, 2.0, 8.0])[:, None, None, None]
+    )
+    statistics.covariance.copy_(torch.eye(4).expand(3, 2, 5, 4, 4))
     statistics.level.copy_(torch.tensor([0.1, 0.2, 0.8]))
     statistics.channel_error.copy_(torch.tensor([[1.0], [2.0], [8.0]]))
     np.testing.assert_allclose(statistics.weights(0.4), [0.0, 0.5, 0.5], atol=1e-6)
@@ -169,3 +173,7 @@ def test_level_statistics_are_interpolated_in_ln_s_and_constant_beyond_the_ends(
     np.testing.assert_allclose(statistics.weights(0.001), [1.0, 0.0, 0.0], atol=1e-6)
     assert statistics.weights(5.0).tolist() == [0.0, 0.0, 1.0]
     assert statistics.channel_errors(0.4).item() == pytest.approx(np.sqrt(0.5 * 4 + 0.5 * 64))
+    assert statistics.channel_errors(0.05).item() == pytest.approx(0.5)
+    small, w = statistics.at(0.05), torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(small.colour(w), 0.5 * statistics.at(0.1).colour(w))
+    torch.testing.assert_close(small.whiten(small.colour(w)), w)
