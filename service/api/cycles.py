@@ -16,7 +16,7 @@ from service.api.dependencies import ArchiveDep, CatalogueDep, GatewayDep, Id, P
 from service.api.schemas import CycleView, DepartureView, EventView, PageOf, ProductView
 from service.catalogue import NotFoundError
 from service.catalogue.tables import Cycle, CycleState
-from service.departures import read_departures
+from service.departures import Query, read_departures
 from service.errors import UnprocessableError, problem_responses
 from service.settings import Role
 
@@ -133,9 +133,7 @@ def list_departures(
             archive.existing(product.path),
             paging.limit,
             paging.offset,
-            station=station,
-            variable=variable,
-            reason=reason,
+            Query(station=station, variable=variable, reason=reason),
         )
     except KeyError as error:
         raise UnprocessableError(f"there is no reason {reason!r}: use a name such as DUPLICATE") from error

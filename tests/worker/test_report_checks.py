@@ -11,7 +11,7 @@ from service.experiments import ExperimentConfig
 from service.observations.reasons import Reason
 from tests.worker.conftest import NOON, table
 from worker.stages.control_quality import judge
-from worker.stages.filters import Comparison, Setting, Unchanged
+from worker.stages.filters import Comparison, Setting, Unchanged, Verdict
 from worker.stages.filters.background import huber_weight, ratio
 from worker.stages.filters.neighbours import against_neighbours
 from worker.stages.filters.reports import denied, duplicate
@@ -35,7 +35,7 @@ def beside(observed: Observed, background: float = 255.0, sigma_b: float = 1.0) 
 
 def found(check: Callable[..., Any], rows: list[dict[str, Any]], changes: Any = None, **known: Any) -> list[bool]:
     observed = Observed(table(rows))
-    return check(observed, beside(observed), setting(changes, **known)).tolist()
+    return Verdict.of(check(observed, beside(observed), setting(changes, **known))).rejected.tolist()
 
 
 def test_between_feeds_a_rounded_copy_is_a_duplicate_and_the_preferred_feed_stays() -> None:
@@ -70,13 +70,13 @@ def test_a_type_is_monitored_or_rejected_by_its_configuration() -> None:
     changes = {"types": {"amdar": {"usage": "monitor"}, "pilot": {"usage": "reject"},
                          "temp": {"variables": {"q": {"usage": "monitor"}}}}}  # fmt: skip
     near = Comparison(observed.value, np.full(4, np.nan), observed.error, observed.error)
-    reasons, _ = judge(observed, near, setting(changes))
+    reasons, *_ = judge(observed, near, setting(changes))
     assert reasons.tolist() == [Reason.ASSIMILATED, Reason.PASSIVE, Reason.NOT_USED_BY_EXPERIMENT, Reason.PASSIVE]
 
 
 def test_a_monitored_value_that_fails_a_check_says_so() -> None:
     observed = Observed(table([{"value": 290.0}]))
-    reasons, _ = judge(observed, beside(observed), setting({"types": {"temp": {"usage": "monitor"}}}))
+    reasons, *_ = judge(observed, beside(observed), setting({"types": {"temp": {"usage": "monitor"}}}))
     assert reasons.tolist() == [Reason.FIRST_GUESS]
 
 

@@ -7,7 +7,7 @@ from zlib import crc32
 import numpy as np
 
 from service.observations.configuration import Denied, Usage
-from worker.stages.filters.case import Comparison, Setting
+from worker.stages.filters.case import Comparison, Setting, Verdict
 from worker.stages.observed import Bools, Integers, Observed
 
 
