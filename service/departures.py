@@ -33,7 +33,7 @@ class Box:
 
     @classmethod
     def parse(cls, text: str) -> Box:
-        """"west,south,east,north" as in GeoJSON (RFC 7946, section 5). Raises ValueError."""
+        """ "west,south,east,north" as in GeoJSON (RFC 7946, section 5). Raises ValueError."""
         try:
             west, south, east, north = (float(part) for part in text.split(","))
         except ValueError:
@@ -104,7 +104,9 @@ def _inside(box: Box) -> list[Any]:
     return [*parts, (longitude >= west) | (longitude <= east)]
 
 
-def read_departures(path: Path, limit: int, offset: int, query: Query | None = None) -> tuple[list[dict[str, Any]], int]:
+def read_departures(
+    path: Path, limit: int, offset: int, query: Query | None = None
+) -> tuple[list[dict[str, Any]], int]:
     """Rows `offset .. offset + limit` of those that match, and how many match.
 
     The column `qc` holds service.observations.reasons.Reason; each row also gets its name as `reason`, and O-B and

@@ -37,10 +37,7 @@ def test_influence_of_each_observation_is_sampled_within_its_theoretical_error()
     problem, draws, members = Gaussian(), 400, 16
     exact = np.diag(problem.influence)
     sampled = np.array(
-        [
-            self_sensitivity(normalised_perturbations(problem.equivalents(members), problem.sigma))
-            for _ in range(draws)
-        ]
+        [self_sensitivity(normalised_perturbations(problem.equivalents(members), problem.sigma)) for _ in range(draws)]
     )
     relative = np.sqrt(2.0 / (members - 1))
     # five standard errors of a mean of 400, and of a standard deviation of 400 (kurtosis 12 / nu allowed for)

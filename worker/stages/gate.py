@@ -54,7 +54,11 @@ def run(work: Work) -> Result:
         work.desk.put_array("analysis", analysis)
     return Result(
         f"accepted: {name}; geostrophic {balance[0]:.3f}, hydrostatic {balance[1]:.3f}",
-        counts={"members": len(analysis), "accepted": name, "balance": {"background": list(reference), "analysis": list(balance)}},
+        counts={
+            "members": len(analysis),
+            "accepted": name,
+            "balance": {"background": list(reference), "analysis": list(balance)},
+        },
         degraded=degraded,
     )
 

@@ -7,7 +7,7 @@ from service.observations.reasons import Reason
 from worker.stages.filters.background import first_guess
 from worker.stages.filters.case import Comparison, Filter, Setting, Unchanged, Verdict
 from worker.stages.filters.neighbours import against_neighbours
-from worker.stages.filters.reports import denied, duplicate, monitored, outside_domain, unwanted, withheld
+from worker.stages.filters.reports import denied, duplicate, kept_away, monitored, outside_domain, unwanted, withheld
 from worker.stages.filters.soundings import hydrostatic, lapse_rate
 from worker.stages.filters.stuck import stuck
 from worker.stages.filters.thinning import averaged, thinned
@@ -47,6 +47,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("wind", Reason.WIND_INCONSISTENT, inconsistent_wind),
     # what is only compared must not speak about what is used
     Filter("monitored", Reason.PASSIVE, monitored),
+    Filter("denial", Reason.DENIED, kept_away),
     Filter("buddy check", Reason.BUDDY, against_neighbours),
     # what is kept back for verification has passed every check, and stands for no other value
     Filter("withheld", Reason.WITHHELD, withheld),

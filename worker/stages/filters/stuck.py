@@ -59,9 +59,9 @@ def over_cycles(observed: Observed, setting: Setting) -> Doubles:
         same, since = np.full(len(stations), np.nan), np.full(len(stations), np.nan)
         for (a_kind, name, a_variable), known in setting.unchanged.items():
             hours = (setting.valid_time.timestamp() * 1e6 - known.since) / 3.6e9
-            if (a_kind, a_variable) == (kind, variable) and known.reports >= limits.reports and hours >= limits.hours:
-                if name in codes:
-                    same[codes[name]], since[codes[name]] = known.value, hours
+            long = known.reports >= limits.reports and hours >= limits.hours
+            if (a_kind, a_variable) == (kind, variable) and long and name in codes:
+                same[codes[name]], since[codes[name]] = known.value, hours
         calm = np.isin(variable, DIRECTIONLESS) & (value[rows] == 0)
         unchanged = (value[rows].astype(np.float32) == same[station[rows]].astype(np.float32)) & ~calm
         out[rows] = np.where(unchanged, since[station[rows]], np.nan)
