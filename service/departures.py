@@ -169,10 +169,11 @@ def rows_of(observation_id: str, departures: Path, ids: Path | None) -> list[dic
         return [readable(row) for row in found]
     names, places = np.load(ids, mmap_mode="r", allow_pickle=False)
     wanted = id_numbers([observation_id])[0]
-    first, last = (int(np.searchsorted(names, wanted, side)) for side in ("left", "right"))  # type: ignore[call-overload]
+    first, last = int(np.searchsorted(names, wanted, "left")), int(np.searchsorted(names, wanted, "right"))
+    rows: list[dict[str, Any]] = []
     if first == last:
-        return []
-    file, rows = pq.ParquetFile(departures), []
+        return rows
+    file = pq.ParquetFile(departures)
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     for place in sorted(int(place) for place in places[first:last]):

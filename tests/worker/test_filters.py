@@ -106,7 +106,7 @@ def test_every_filter_reports_how_many_came_in_and_how_many_it_rejected() -> Non
     comparison = compared(observed, 255.0, 1.0)
     reasons, report, *_ = judge(observed, comparison, setting())
     assert [entry["filter"] for entry in report] == [check.name for check in FILTERS]
-    assert [entry["in"] for entry in report] == [5, 4, 4, 4, 4] + [3] * 4 + [2] * 12
+    assert [entry["in"] for entry in report] == [5, 4, 4, 4, 4] + [3] * 4 + [2] * 13
     assert sum(entry["rejected"] for entry in report) == 3
     assert by_reason(reasons) == {"ASSIMILATED": 2, "MISSING_VALUE": 1, "RANGE": 1, "DUPLICATE": 1}
 

@@ -137,8 +137,8 @@ def judge(
         # a filter sees only what passed the ones before: a duplicate of a rejected value is not a duplicate
         verdict = Verdict.of(check.rejects(observed.where(candidates), comparison.where(candidates), setting))
         rejected[candidates] = verdict.rejected
-        told = np.flatnonzero(candidates) if check.kept else np.flatnonzero(rejected)
-        which = slice(None) if check.kept else verdict.rejected
+        which = np.ones(len(verdict.rejected), bool) if check.kept else verdict.rejected
+        told = np.flatnonzero(candidates)[which]
         number[told], limit[told] = verdict.value[which], verdict.limit[which]
         reasons[rejected] = check.reason
         entry = {"filter": check.name, "reason": check.reason.name}

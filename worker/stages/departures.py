@@ -175,7 +175,9 @@ def _reports(observed: Observed, table: pa.Table) -> tuple[np.ndarray[Any, Any],
 
 
 def _status(reason: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    passive = np.isin(reason, [int(kind) for kind in (Reason.PASSIVE, Reason.WITHHELD, Reason.SUPEROBBED)])
+    passive = np.isin(
+        reason, [int(kind) for kind in (Reason.PASSIVE, Reason.WITHHELD, Reason.DENIED, Reason.SUPEROBBED)]
+    )
     return np.where(reason == Reason.ASSIMILATED, ACTIVE, np.where(passive, PASSIVE, REJECTED))
 
 
