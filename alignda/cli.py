@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from alignda.departures import DEPARTURE_COMMANDS
 from alignda.evaluate.commands import evaluate
 from alignda.inspecting import inspect
 from alignda.remote import REMOTE_COMMANDS
@@ -159,7 +160,7 @@ def demo(
         raise click.ClickException(str(error)) from error
 
 
-for _command in (*REMOTE_COMMANDS, evaluate, inspect):
+for _command in (*REMOTE_COMMANDS, *DEPARTURE_COMMANDS, evaluate, inspect):
     main.add_command(_command)
 
 

@@ -202,11 +202,59 @@ class Client:
         return self._list(f"/v1/experiments/{experiment}/scores", _given(query))
 
     def departures(
-        self, cycle_id: int, station: str | None = None, variable: str | None = None, reason: str | None = None
+        self,
+        cycle_id: int,
+        station: str | None = None,
+        variable: str | None = None,
+        reason: str | None = None,
+        **conditions: Any,
     ) -> list[Json]:
-        """The story of each observation of a cycle: value, reason, O-B, O-A."""
-        query = {"station": station, "variable": variable, "reason": reason}
+        """The story of each observation of a cycle: value, reason, O-B, O-A, influence.
+
+        More `conditions`: type, source, level_min, level_max (hPa), bbox (west,south,east,north), start, end.
+        """
+        query = {"station": station, "variable": variable, "reason": reason, **conditions}
         return self._list(f"/v1/cycles/{cycle_id}/departures", _given(query))
+
+    def experiment_departures(self, experiment: str, limit: int, **conditions: Any) -> list[Json]:
+        """The first `limit` of all cycles of an experiment, each with `cycle_id` and `valid_time`."""
+        return self._list(f"/v1/experiments/{experiment}/departures", _given(conditions), limit)
+
+    def download_departures(self, experiment: str, target: Path, format: str, **conditions: Any) -> Path:
+        """All of them in one file (parquet or csv); it appears there complete or not at all."""
+        path = f"/v1/experiments/{experiment}/departures/file"
+        part = target.with_name(f".{target.name}.part")
+        try:
+            query = {**_given(conditions), "format": format}
+            with self._http.stream("GET", path, params=query) as response, part.open("wb") as file:
+                _raise_for_problem(response)
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    def departure_statistics(self, experiment: str, **groups: Any) -> list[Json]:
+        """Statistics of the newest `cycles`; of the groups whose use, type, variable, layer, region are as given."""
+        return self._list(f"/v1/experiments/{experiment}/departure-statistics", _given(groups))
+
+    def observation(self, observation_id: str, **where: Any) -> Json:
+        """The story of one observed value; `where`: experiment, cycle, start, end."""
+        return self._json("GET", f"/v1/observations/{observation_id}", params=_given(where))
+
+    def deny(self, experiment: str, name: str, denied: Json, start: datetime | None = None) -> Json:
+        """Create the shadow `name` of an experiment, which does without the observations `denied`."""
+        body: Json = {"name": name, "denied": denied}
+        if start is not None:
+            body["start"] = timestamp(start)
+        return self._json("POST", f"/v1/experiments/{experiment}/shadow", json=body)
+
+    def comparison(self, experiment: str, against: str | None = None, **which: Any) -> Json:
+        """Paired differences of scores, `experiment` less `against` (a shadow's parent if not given)."""
+        return self._json(
+            "GET", f"/v1/experiments/{experiment}/comparison", params=_given({"against": against, **which})
+        )
 
     def _post_bytes(self, path: str, content: Path | bytes, headers: dict[str, str], query: Json | None = None) -> Json:
         if isinstance(content, bytes):
@@ -214,13 +262,14 @@ class Client:
         with content.open("rb") as file:
             return self._json("POST", path, content=file, headers=headers, params=query)
 
-    def _list(self, path: str, query: Json | None = None) -> list[Json]:
-        """Every item of a collection, page by page."""
+    def _list(self, path: str, query: Json | None = None, at_most: int | None = None) -> list[Json]:
+        """Every item of a collection (the first `at_most`), page by page."""
         rows: list[Json] = []
         while True:
-            answer = self._request("GET", path, params={**(query or {}), "limit": PAGE, "offset": len(rows)})
+            limit = PAGE if at_most is None else min(PAGE, at_most - len(rows))
+            answer = self._request("GET", path, params={**(query or {}), "limit": limit, "offset": len(rows)})
             rows += answer["items"]
-            if len(rows) >= answer["total"] or not answer["items"]:
+            if len(rows) >= min(answer["total"], at_most or answer["total"]) or not answer["items"]:
                 return rows
 
     def _json(self, method: str, path: str, **options: Any) -> Json:

@@ -1,4 +1,4 @@
-"""The commands that talk to a running gateway: experiments, post, cycles, products, scores, explain."""
+"""The commands that talk to a running gateway: experiments, post, cycles, products, scores."""
 
 import json
 import sys
@@ -326,27 +326,8 @@ def scores(
     _show(client.scores(experiment, name, variable, level), as_json, columns)
 
 
-@click.group()
-def explain() -> None:
-    """Why things came out as they did."""
-
-
-@explain.command("departures")
-@click.argument("cycle_id", type=int)
-@click.option("--station", help="Only this station.")
-@click.option("--variable", help="Only this variable.")
-@click.option("--reason", help="Only this reason, e.g. FIRST_GUESS.")
-@connected
-def explain_departures(
-    client: "Client", cycle_id: int, station: str | None, variable: str | None, reason: str | None, as_json: bool
-) -> None:
-    """What became of each observation: reason, O-B, O-A."""
-    columns = ("time", "station", "type", "variable", "pressure", "value", "reason", "background", "analysis")
-    _show(client.departures(cycle_id, station, variable, reason), as_json, columns)
-
-
 REMOTE_COMMANDS: tuple[click.Command, ...] = (
-    experiments, observations_config, biases, post, cycles, products, scores, explain,
+    experiments, observations_config, biases, post, cycles, products, scores,
 )  # fmt: skip
 
 

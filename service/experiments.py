@@ -31,6 +31,7 @@ def _on_the_hour(moment: datetime) -> datetime:
 Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 ValidTime = Annotated[Utc, AfterValidator(_on_the_hour)]
 
+WORD = r"^[A-Za-z0-9_]{1,32}$"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
 
@@ -57,6 +58,35 @@ class Schedule(BaseModel):
         first = 0 if after is None or after < self.start else (after - self.start) // every + 1
         last = (end - self.start) // every
         return [self.start + number * every for number in range(first, min(last + 1, first + at_most))]
+
+
+class Denial(BaseModel):
+    """Observations that an experiment does without: of these types, of these variables, or (both given) of both."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    types: list[Annotated[str, Field(pattern=WORD)]] = Field(default_factory=list, max_length=32)
+    variables: list[Annotated[str, Field(pattern=WORD)]] = Field(default_factory=list, max_length=32)
+
+    @model_validator(mode="after")
+    def says_what(self) -> Denial:
+        """Without a type and a variable it would deny nothing, or everything."""
+        if not self.types and not self.variables:
+            raise ValueError("name a type or a variable")
+        return self
+
+    def covers(self, report_type: str, variable: str) -> bool:
+        """Are values of this pair denied?"""
+        return (not self.types or report_type in self.types) and (not self.variables or variable in self.variables)
+
+
+class Shadow(BaseModel):
+    """An experiment that follows another: from `start` on it makes the other's cycles with a state of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    of: Annotated[str, Field(pattern=NAME_PATTERN)]
+    start: ValidTime
 
 
 class ExperimentConfig(BaseModel):
@@ -92,6 +122,10 @@ class ExperimentConfig(BaseModel):
     """Changes to the shipped observation configuration (JSON Merge Patch), the only entry that may be changed later."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Start of all random numbers: the same seed and inputs give the same analysis."""
+    denied: Denial | None = None
+    """Observations to do without; they get the reason DENIED and are compared with the analysis."""
+    shadow: Shadow | None = None
+    """The experiment that it follows; set by POST /v1/experiments/{name}/shadow."""
     schedule: Schedule | None = None
     """When cycles are made without being asked for; none: only on request."""
 
@@ -112,6 +146,24 @@ class ExperimentConfig(BaseModel):
         """The forecast ends on a step."""
         if self.forecast_hours % self.step_hours:
             raise ValueError(f"forecast_hours {self.forecast_hours} is not a multiple of step_hours {self.step_hours}")
+        return self
+
+    @model_validator(mode="after")
+    def denies_what_there_is(self) -> ExperimentConfig:
+        """A misspelt type would deny nothing, unseen."""
+        if self.denied is not None:
+            types = self.observation_configuration.types
+            variables = {variable for kind in types.values() for variable in kind.variables}
+            for named, known in ((self.denied.types, set(types)), (self.denied.variables, variables)):
+                if unknown := set(named) - known:
+                    raise ValueError(f"{', '.join(sorted(unknown))}: choose from {', '.join(sorted(known))}")
+        return self
+
+    @model_validator(mode="after")
+    def follows_no_clock(self) -> ExperimentConfig:
+        """A shadow's cycles are made by those of the experiment that it follows."""
+        if self.shadow is not None and self.schedule is not None:
+            raise ValueError("a shadow follows the cycles of another experiment and has no schedule of its own")
         return self
 
     def check_alignment(self, bundle: Path) -> None:

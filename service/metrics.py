@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.catalogue import Catalogue
 from service.catalogue.tables import Cycle, Score
 
+ERROR_RATIOS = {"sigma_o_ratio": "observation", "sigma_b_ratio": "background"}
+DFS_ESTIMATES = {"dfs": "members", "dfs_departures": "departures", "dfs_error": "error"}
 BALANCE_KINDS = {"balance_geostrophic": "geostrophic", "balance_hydrostatic": "hydrostatic"}
 
 
@@ -67,12 +69,34 @@ class SkillFamilies:
             "Area-weighted root-mean-square error against the posted verification, in the unit of the label.",
             labels=["experiment", "field", "variable", "level", "lead_hours", "unit"],
         )
+        by_kind = ["experiment", "variable", "type"]
         departure_labels = ["experiment", "field", "variable", "type", "unit"]
         self.departure_rms = GaugeMetricFamily(
             "alignda_departure_rms", "Root mean square of observation minus field.", labels=departure_labels
         )
         self.departure_bias = GaugeMetricFamily(
             "alignda_departure_bias", "Mean of observation minus field.", labels=departure_labels
+        )
+        self.withheld_rms = GaugeMetricFamily(
+            "alignda_withheld_rms",
+            "Root mean square of observation minus field over the withheld observations.",
+            labels=["experiment", "field", "variable", "unit"],
+        )
+        self.departure_count = GaugeMetricFamily(
+            "alignda_departure_values", "Values assimilated (free run: compared).", labels=by_kind
+        )
+        self.chi_square = GaugeMetricFamily(
+            "alignda_chi_square", "Mean squared O-B over its assumed variance; 1 is consistent.", labels=by_kind
+        )
+        self.error_ratio = GaugeMetricFamily(
+            "alignda_error_ratio",
+            "Diagnosed over assumed error (Desroziers et al. 2005); 1 is consistent.",
+            labels=["experiment", "of", "variable", "type"],
+        )
+        self.dfs = GaugeMetricFamily(
+            "alignda_dfs",
+            "Degrees of freedom for signal: the sum of the influences of the observations.",
+            labels=["experiment", "type", "estimate"],
         )
         self.observations = GaugeMetricFamily(
             "alignda_observations", "Observed values by reason code.", labels=["experiment", "reason"]
@@ -127,6 +151,16 @@ class SkillFamilies:
         elif score.name in {"departure_rms", "departure_bias"} and score.level is None:
             family = self.departure_rms if score.name == "departure_rms" else self.departure_bias
             family.add_metric([experiment, score.field, score.variable, score.type, score.unit], score.value)
+        elif score.name == "withheld_rmse" and score.level is None:
+            self.withheld_rms.add_metric([experiment, score.field, score.variable, score.unit], score.value)
+        elif score.name == "departure_count":
+            self.departure_count.add_metric([experiment, score.variable, score.type], score.value)
+        elif score.name == "chi_square":
+            self.chi_square.add_metric([experiment, score.variable, score.type], score.value)
+        elif score.name in ERROR_RATIOS:
+            self.error_ratio.add_metric([experiment, ERROR_RATIOS[score.name], score.variable, score.type], score.value)
+        elif score.name in DFS_ESTIMATES:
+            self.dfs.add_metric([experiment, score.type, DFS_ESTIMATES[score.name]], score.value)
         elif score.name in BALANCE_KINDS:
             self.balance.add_metric([experiment, score.field, BALANCE_KINDS[score.name]], score.value)
         elif score.name == "spread_skill_ratio" and score.field == "analysis":

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.catalogue import Catalogue
 from service.catalogue.tables import Experiment
-from service.experiments import ExperimentConfig
+from service.experiments import ExperimentConfig, Shadow
 
 Publish = Callable[[int], None]
 DUTY = "scheduling"
@@ -137,6 +137,8 @@ class Scheduler:
 
     def _make_cycles_of(self, experiment: Experiment, now: datetime) -> int:
         config = ExperimentConfig.model_validate(experiment.config)
+        if config.shadow is not None:
+            return self._follow(experiment, config, config.shadow)
         if config.schedule is None:
             return 0
         newest = self._catalogue.cycles.newest_scheduled_time(experiment.id)
@@ -147,6 +149,20 @@ class Scheduler:
                 valid_time,
                 seed=config.cycle_seed(valid_time),
                 cutoff_at=config.cutoff(valid_time),
+            )
+            made += created
+        return made
+
+    def _follow(self, experiment: Experiment, config: ExperimentConfig, shadow: Shadow) -> int:
+        """The cycles that the leader has completed, each with what was received when the leader started its own."""
+        leader = self._catalogue.experiments.named(shadow.of)
+        made = 0
+        for cycle in self._catalogue.cycles.to_follow(leader.id, experiment.id, shadow.start, self._pace.catch_up):
+            _, created = self._catalogue.cycles.accept(
+                experiment.id,
+                cycle.valid_time,
+                seed=config.cycle_seed(cycle.valid_time),
+                as_of=cycle.as_of or cycle.started_at,
             )
             made += created
         return made

@@ -1,6 +1,6 @@
 """One cycle being worked on: what every stage may read, and what it hands back for the catalogue."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,22 @@ class Work:
     @property
     def description(self) -> BundleDescription:
         return self.model.description
+
+    @property
+    def leader(self) -> tuple[int, datetime] | None:
+        """Of a shadow: the id of the experiment that it follows, and the time before which that one's past is its own."""
+        shadow = self.config.shadow
+        return None if shadow is None else (self.catalogue.experiments.named(shadow.of).id, shadow.start)
+
+    def past(self, within: timedelta) -> Iterator[Cycle]:
+        """The completed cycles before this one, newest first; of a shadow then the leader's, before its start."""
+        yield from self.catalogue.cycles.completed_before(self.cycle.experiment_id, self.valid_time, within)
+        if self.leader is not None:
+            leader_id, start = self.leader
+            earliest = self.valid_time - within
+            for cycle in self.catalogue.cycles.completed_before(leader_id, min(start, self.valid_time), within):
+                if cycle.valid_time >= earliest:
+                    yield cycle
 
     @property
     def step(self) -> timedelta:

@@ -12,12 +12,10 @@ from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import ArchiveDep, CatalogueDep, GatewayDep, Id, PagingDep, Word, require
-from service.api.schemas import CycleView, DepartureView, EventView, PageOf, ProductView
-from service.catalogue import NotFoundError
+from service.api.dependencies import ArchiveDep, CatalogueDep, GatewayDep, Id, PagingDep, require
+from service.api.schemas import CycleView, EventView, PageOf, ProductView
 from service.catalogue.tables import Cycle, CycleState
-from service.departures import read_departures
-from service.errors import UnprocessableError, problem_responses
+from service.errors import problem_responses
 from service.settings import Role
 
 router = APIRouter(responses=problem_responses(HTTPStatus.NOT_FOUND))
@@ -112,32 +110,3 @@ def product_content(catalogue: CatalogueDep, archive: ArchiveDep, product_id: Id
     path = archive.existing(product.path)
     headers = {"ETag": f'"{product.sha256}"'}
     return FileResponse(path, media_type="application/octet-stream", filename=path.name, headers=headers)
-
-
-@router.get("/cycles/{cycle_id}/departures", summary="List departures", tags=["products"], dependencies=READ)
-def list_departures(
-    catalogue: CatalogueDep,
-    archive: ArchiveDep,
-    paging: PagingDep,
-    cycle: CycleDep,
-    station: Word = None,
-    variable: Word = None,
-    reason: Word = None,
-) -> PageOf[DepartureView]:
-    """Every observed value that the cycle saw, with O-B, O-A and its reason code; rejected ones too."""
-    product = catalogue.products.find(cycle.id, "departures", "parquet")
-    if product is None:
-        raise NotFoundError("departures file of cycle", cycle.id)
-    try:
-        rows, total = read_departures(
-            archive.existing(product.path),
-            paging.limit,
-            paging.offset,
-            station=station,
-            variable=variable,
-            reason=reason,
-        )
-    except KeyError as error:
-        raise UnprocessableError(f"there is no reason {reason!r}: use a name such as DUPLICATE") from error
-    items = [DepartureView.model_validate(row) for row in rows]
-    return PageOf[DepartureView](items=items, total=total, limit=paging.limit, offset=paging.offset)

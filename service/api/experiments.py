@@ -54,6 +54,8 @@ def create_experiment(
         raise UnprocessableError(
             f"bundle {bundle} steps {description.step_hours} h, the configuration says {wanted.config.step_hours} h"
         )
+    if wanted.config.shadow is not None:
+        raise UnprocessableError("a shadow is made by POST /v1/experiments/{name}/shadow")
     try:
         wanted.config.check_alignment(gateway.settings.bundle_named(bundle))
     except ValueError as error:

@@ -191,7 +191,11 @@ class ScoreView(FromRow):
 
 
 class DepartureView(BaseModel):
-    """One observed value and what the cycle made of it, in SI units; `reason` names the reason code `qc`."""
+    """One observed value and what the cycle made of it, in SI units; `reason` names the reason code `qc`.
+
+    `check_value` and `check_limit`: the number of the check that rejected it, else of the first-guess check.
+    `influence`: d H(x_a) / d y, of what was assimilated.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -205,10 +209,56 @@ class DepartureView(BaseModel):
     pressure: float | None = None
     value: float | None = None
     error: float | None = None
+    bias: float | None = None
     background: float | None = None
+    background_spread: float | None = None
+    background_error: float | None = None
+    observation_error: float | None = None
+    weight: float | None = None
+    o_b: float | None = None
     analysis: float | None = None
+    analysis_spread: float | None = None
+    o_a: float | None = None
+    influence: float | None = None
+    check_value: float | None = None
+    check_limit: float | None = None
     qc: int | None = None
     reason: str | None = None
+
+
+class CycleDepartureView(DepartureView):
+    """The same with the cycle that it is from."""
+
+    cycle_id: int
+    valid_time: datetime
+
+
+class DepartureStatisticsView(BaseModel):
+    """A group of a cycle's values; "" is all together. docs/scores.md defines the numbers (SI units)."""
+
+    cycle_id: int
+    valid_time: datetime
+    use: str
+    type: str
+    variable: str
+    layer: str
+    region: str
+    count: int
+    compared: int
+    reasons: dict[str, int]
+    bias_background: float | None = None
+    rms_background: float | None = None
+    bias_analysis: float | None = None
+    rms_analysis: float | None = None
+    sigma_o: float | None = None
+    sigma_o_diagnosed: float | None = None
+    sigma_b: float | None = None
+    sigma_b_diagnosed: float | None = None
+    chi_square: float | None = None
+    chi_square_analysis: float | None = None
+    dfs: float | None = None
+    dfs_error: float | None = None
+    dfs_departures: float | None = None
 
 
 class Health(BaseModel):

@@ -210,6 +210,23 @@ class Cycles:
         with self._transactions.reading() as session:
             return session.scalar(query)
 
+    def to_follow(self, leader_id: int, follower_id: int, start: datetime, at_most: int) -> list[Cycle]:
+        """The completed cycles of an experiment from `start` on that the one that follows it lacks, oldest first."""
+        own = aliased(Cycle)
+        query = (
+            select(Cycle)
+            .where(
+                Cycle.experiment_id == leader_id,
+                Cycle.state.in_(COMPLETED),
+                Cycle.valid_time >= start,
+                ~exists().where(own.experiment_id == follower_id, own.valid_time == Cycle.valid_time),
+            )
+            .order_by(Cycle.valid_time)
+            .limit(at_most)
+        )
+        with self._transactions.reading() as session:
+            return list(session.scalars(query))
+
     def cancel(self, cycle_id: int) -> Cycle:
         """Stop a cycle; whoever works on it finds its lease stale. Raises NotFoundError, ConflictError."""
         now = self._transactions.clock()

@@ -36,6 +36,7 @@ class Reason(IntEnum):
     LEVEL_INCONSISTENT = 39
     NOT_USED_BY_EXPERIMENT = 40
     DENYLISTED = 41
+    DENIED = 42
 
 
 DESCRIPTIONS: dict[Reason, str] = {
@@ -64,4 +65,5 @@ DESCRIPTIONS: dict[Reason, str] = {
     Reason.LEVEL_INCONSISTENT: "height and pressure do not belong together",
     Reason.NOT_USED_BY_EXPERIMENT: "the experiment does not use this report type or variable",
     Reason.DENYLISTED: "on the denylist of the configuration",
+    Reason.DENIED: "kept from this experiment to see what it is worth (data denial)",
 }

@@ -72,6 +72,16 @@ def scores() -> list[NewScore]:
             for name in ("departure_rms", "departure_bias"):
                 made += [score(name, field, unit, variable=variable, type=kind) for kind in ("", "temp")]
         made += [score(f"balance_{kind}", field, "1") for kind in ("geostrophic", "hydrostatic")]
+    for field in ("background", "analysis"):
+        for variable in ("t", "u", "sp"):
+            made.append(score("withheld_rmse", field, (UNITS | SURFACE_UNITS)[variable], variable=variable))
+    for kind in ("", "temp"):
+        for variable in ("", "t"):
+            for name in ("departure_count", "chi_square"):
+                made.append(score(name, "background", "1", variable=variable, type=kind))
+        made += [score(name, "analysis", "1", type=kind) for name in ("dfs", "dfs_error", "dfs_departures")]
+        made.append(score("sigma_o_ratio", "observation", "1", variable="t", type=kind))
+        made.append(score("sigma_b_ratio", "background", "1", variable="t", type=kind))
     made += [score("spread_skill_ratio", "analysis", "1", variable=variable, level=500.0) for variable in UNITS]
     return made
 

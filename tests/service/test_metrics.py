@@ -41,6 +41,14 @@ def scored(client, served):
             NewScore("departure_rms", "background", 2.5, "K", valid, variable="t", type="temp"),
             NewScore("departure_rms", "background", 9.9, "K", valid, variable="t", type="temp", level=500.0),
             NewScore("departure_bias", "analysis", -0.25, "K", valid, variable="t", type=""),
+            NewScore("withheld_rmse", "analysis", 1.25, "K", valid, variable="t"),
+            NewScore("withheld_rmse", "analysis", 7.0, "K", valid, variable="t", level=500.0),
+            NewScore("departure_count", "background", 120.0, "1", valid, variable="t", type="temp"),
+            NewScore("chi_square", "background", 1.1, "1", valid),
+            NewScore("sigma_o_ratio", "observation", 0.9, "1", valid, variable="t"),
+            NewScore("sigma_b_ratio", "background", 1.2, "1", valid, variable="t"),
+            NewScore("dfs", "analysis", 31.5, "1", valid, type="temp"),
+            NewScore("dfs_departures", "analysis", 29.5, "1", valid),
             NewScore("balance_geostrophic", "analysis", 0.9, "1", valid),
             NewScore("balance_hydrostatic", "background", 0.8, "1", valid),
             NewScore("spread_skill_ratio", "analysis", 0.95, "1", valid, variable="u", level=850.0),
@@ -62,6 +70,13 @@ def test_skill_is_that_of_the_newest_completed_cycle(scored):
     departure = {**demo, "variable": "t", "unit": "K"}
     assert of(found, "alignda_departure_rms", **departure, field="background", type="temp") == 2.5
     assert of(found, "alignda_departure_bias", **departure, field="analysis", type="") == -0.25
+    assert of(found, "alignda_withheld_rms", **demo, field="analysis", variable="t", unit="K") == 1.25
+    assert of(found, "alignda_departure_values", **demo, variable="t", type="temp") == 120
+    assert of(found, "alignda_chi_square", **demo, variable="", type="") == 1.1
+    assert of(found, "alignda_error_ratio", **demo, of="observation", variable="t", type="") == 0.9
+    assert of(found, "alignda_error_ratio", **demo, of="background", variable="t", type="") == 1.2
+    assert of(found, "alignda_dfs", **demo, type="temp", estimate="members") == 31.5
+    assert of(found, "alignda_dfs", **demo, type="", estimate="departures") == 29.5
     assert of(found, "alignda_balance_score", **demo, field="analysis", kind="geostrophic") == 0.9
     assert of(found, "alignda_balance_score", **demo, field="background", kind="hydrostatic") == 0.8
     assert of(found, "alignda_spread_skill_ratio", **demo, variable="u", level="850") == 0.95

@@ -34,8 +34,9 @@ def test_every_value_of_the_window_is_there_with_its_reason(house: House) -> Non
 
 def test_the_columns_are_the_observation_table_and_the_comparison(house: House) -> None:
     names = pq.read_schema(departures(house)).names
-    controlled = ["bias", "background", "background_spread", "weight", "qc"]
-    assert names == [*SCHEMA.names, *controlled, "analysis", "analysis_spread"]
+    controlled = ["bias", "background", "background_spread", "weight", "qc", "check_value", "check_limit"]
+    added = ["analysis", "analysis_spread", "observation_error", "background_error", "influence"]
+    assert names == [*SCHEMA.names, *controlled, *added]
 
 
 def test_used_observations_are_nearer_to_the_analysis_than_to_the_background(house: House) -> None:

@@ -28,7 +28,7 @@ def setting(**config: Any) -> Setting:
 def reason_of(*rows: dict[str, Any], background: float = 255.0, spread: float = 1.0, **config: Any) -> list[Reason]:
     observed = Observed(table(list(rows)))
     comparison = compared(observed, background, spread)
-    reasons, _ = judge(observed, comparison, setting(**config))
+    reasons, *_ = judge(observed, comparison, setting(**config))
     return [Reason(int(code)) for code in reasons]
 
 
@@ -78,7 +78,7 @@ def test_the_gross_check_is_as_wide_as_error_and_spread_together() -> None:
 
 def test_a_background_of_one_state_is_judged_by_the_error_of_its_age() -> None:
     observed = Observed(table([{"value": 265.0}, {"value": 275.0, "station": "B"}]))
-    reasons, _ = judge(observed, compared(observed, 255.0, np.nan, expected=2.0), setting())
+    reasons, *_ = judge(observed, compared(observed, 255.0, np.nan, expected=2.0), setting())
     assert reasons.tolist() == [Reason.ASSIMILATED, Reason.FIRST_GUESS]
 
 
@@ -104,9 +104,9 @@ def test_every_filter_reports_how_many_came_in_and_how_many_it_rejected() -> Non
     rows = [{"value": np.nan}, {"value": 400.0}, {}, {}, {"station": "B"}]
     observed = Observed(table(rows))
     comparison = compared(observed, 255.0, 1.0)
-    reasons, report = judge(observed, comparison, setting())
+    reasons, report, *_ = judge(observed, comparison, setting())
     assert [entry["filter"] for entry in report] == [check.name for check in FILTERS]
-    assert [entry["in"] for entry in report] == [5, 4, 4, 4, 4] + [3] * 4 + [2] * 12
+    assert [entry["in"] for entry in report] == [5, 4, 4, 4, 4] + [3] * 4 + [2] * 13
     assert sum(entry["rejected"] for entry in report) == 3
     assert by_reason(reasons) == {"ASSIMILATED": 2, "MISSING_VALUE": 1, "RANGE": 1, "DUPLICATE": 1}
 

@@ -59,7 +59,7 @@ class Sample:
             setting = Setting(self.config, configuration, valid_time, ratios, known.unchanged)
             observed = without_bias(columns_to_table(columns), known, setting)
             comparison = self.compare(observed, valid_time)
-            reasons, _ = judge(observed, comparison, setting)
+            reasons, *_ = judge(observed, comparison, setting)
             telling = memory.compared(reasons)
             some, beside = observed.where(telling), comparison.where(telling)
             known = Memory(

@@ -11,7 +11,7 @@ from service.experiments import ExperimentConfig
 from service.observations.reasons import Reason
 from tests.worker.conftest import NOON, table
 from worker.stages.control_quality import judge
-from worker.stages.filters import Comparison, Setting, Unchanged
+from worker.stages.filters import Comparison, Setting, Unchanged, Verdict
 from worker.stages.filters.background import huber_weight, ratio
 from worker.stages.filters.neighbours import against_neighbours
 from worker.stages.filters.reports import denied, duplicate
@@ -35,7 +35,7 @@ def beside(observed: Observed, background: float = 255.0, sigma_b: float = 1.0) 
 
 def found(check: Callable[..., Any], rows: list[dict[str, Any]], changes: Any = None, **known: Any) -> list[bool]:
     observed = Observed(table(rows))
-    return check(observed, beside(observed), setting(changes, **known)).tolist()
+    return Verdict.of(check(observed, beside(observed), setting(changes, **known))).rejected.tolist()
 
 
 def test_between_feeds_a_rounded_copy_is_a_duplicate_and_the_preferred_feed_stays() -> None:
@@ -70,13 +70,13 @@ def test_a_type_is_monitored_or_rejected_by_its_configuration() -> None:
     changes = {"types": {"amdar": {"usage": "monitor"}, "pilot": {"usage": "reject"},
                          "temp": {"variables": {"q": {"usage": "monitor"}}}}}  # fmt: skip
     near = Comparison(observed.value, np.full(4, np.nan), observed.error, observed.error)
-    reasons, _ = judge(observed, near, setting(changes))
+    reasons, *_ = judge(observed, near, setting(changes))
     assert reasons.tolist() == [Reason.ASSIMILATED, Reason.PASSIVE, Reason.NOT_USED_BY_EXPERIMENT, Reason.PASSIVE]
 
 
 def test_a_monitored_value_that_fails_a_check_says_so() -> None:
     observed = Observed(table([{"value": 290.0}]))
-    reasons, _ = judge(observed, beside(observed), setting({"types": {"temp": {"usage": "monitor"}}}))
+    reasons, *_ = judge(observed, beside(observed), setting({"types": {"temp": {"usage": "monitor"}}}))
     assert reasons.tolist() == [Reason.FIRST_GUESS]
 
 
@@ -149,9 +149,12 @@ def test_a_wind_turned_round_and_one_that_is_too_fast() -> None:
 
     observed = Observed(table([*wind(20, 0, "A"), *wind(-20, 0, "B"), *wind(-5, 0, "C"), *wind(170, 150, "D")]))
     west = Comparison(np.tile([25.0, 0.0], 4), np.full(8, np.nan), np.full(8, 3.0), observed.error)
-    assert inconsistent_wind(observed, west, setting()).tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2
+    assert (
+        inconsistent_wind(observed, west, setting()).rejected.tolist()
+        == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2
+    )
     climatology = Comparison(west.background, west.spread, np.full(8, 10.0), observed.error)
-    assert inconsistent_wind(observed, climatology, setting()).tolist() == [False] * 6 + [True] * 2
+    assert inconsistent_wind(observed, climatology, setting()).rejected.tolist() == [False] * 6 + [True] * 2
 
 
 def neighbourhood(odd: float) -> tuple[Observed, Comparison]:
@@ -171,8 +174,8 @@ def neighbourhood(odd: float) -> tuple[Observed, Comparison]:
 
 
 def test_what_all_neighbours_say_too_is_kept_and_what_they_contradict_is_not() -> None:
-    assert not against_neighbours(*neighbourhood(odd=7.0), setting()).any()
-    found = against_neighbours(*neighbourhood(odd=-7.0), setting())
+    assert not against_neighbours(*neighbourhood(odd=7.0), setting()).rejected.any()
+    found = against_neighbours(*neighbourhood(odd=-7.0), setting()).rejected
     assert found.tolist() == [False] * 4 + [True] + [False] * 4
 
 
@@ -184,13 +187,13 @@ def test_the_buddy_check_is_the_textbook_interpolation() -> None:
     off = (6.5 + predicted) / np.sqrt(variance)
     for sigmas, expected in ((off * 0.98, True), (off * 1.02, False)):
         changed = setting({"checks": {"buddy": {"sigmas": sigmas}}})
-        assert bool(against_neighbours(observed, beside(observed, sigma_b=3.0), changed)[0]) is expected
+        assert bool(against_neighbours(observed, beside(observed, sigma_b=3.0), changed).rejected[0]) is expected
 
 
 def test_levels_of_one_ascent_are_no_neighbours() -> None:
     rows = [{"pressure": 50000.0 - 500 * i, "value": 258.0 if i else 247.0} for i in range(8)]
     observed = Observed(table(rows))
-    assert not against_neighbours(observed, beside(observed, sigma_b=3.0), setting()).any()
+    assert not against_neighbours(observed, beside(observed, sigma_b=3.0), setting()).rejected.any()
 
 
 def test_limits_follow_what_was_seen_but_one_bad_cycle_does_not_open_them() -> None:
@@ -239,7 +242,7 @@ def test_thinning_keeps_the_report_nearest_to_the_analysis_time() -> None:
 def test_a_superob_is_the_mean_of_its_box_with_the_error_of_a_mean() -> None:
     changes = {"types": {"satwind": {"thinning": {"method": "superob", "distance_km": 5000.0, "correlation": 0.2}}}}
     observed = Observed(table([{**row, "error": 4.0} for row in crowd(10)]))
-    taken = averaged(observed, beside(observed), setting(changes))
+    taken = averaged(observed, beside(observed), setting(changes)).rejected
     assert taken.all()
     means = Superobs(observed, beside(observed), setting(changes))
     assert means.count.tolist() == [10, 10]

@@ -10,7 +10,7 @@ import pytest
 
 from service.experiments import ExperimentConfig
 from tests.worker.conftest import NOON, table
-from worker.stages.filters import Comparison, Setting
+from worker.stages.filters import Comparison, Setting, Verdict
 from worker.stages.filters.soundings import hydrostatic, lapse_rate
 from worker.stages.filters.stuck import stuck
 from worker.stages.observed import Observed
@@ -56,7 +56,7 @@ def around(values: Observed, truth: dict[tuple[str, float], float], keys: list[A
 def rejected(check: Any, values: dict[tuple[str, float], float], background: bool) -> set[Any]:
     made, keys = observed(values)
     beside = around(made, sounding(), keys) if background else unknown(len(keys))
-    return {key for key, bad in zip(keys, check(made, beside, SETTING), strict=True) if bad}
+    return {key for key, bad in zip(keys, Verdict.of(check(made, beside, SETTING)).rejected, strict=True) if bad}
 
 
 @pytest.mark.parametrize("check", [hydrostatic, lapse_rate, stuck])
@@ -130,7 +130,7 @@ def test_two_stations_are_two_ascents() -> None:
         if name == "t"
     ]
     both = Observed(table(rows))
-    assert not lapse_rate(both, unknown(len(both)), SETTING).any()
+    assert not lapse_rate(both, unknown(len(both)), SETTING).rejected.any()
 
 
 def test_a_thermometer_that_is_stuck_is_found_and_an_isothermal_layer_is_not() -> None:

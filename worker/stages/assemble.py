@@ -78,6 +78,8 @@ def _previous_members(work: Work) -> Background | None:
 def _posted(work: Work) -> Background | None:
     """A field that someone posted for this experiment and time."""
     posted = work.catalogue.fields.background(work.cycle.experiment_id, work.valid_time, work.cycle.as_of)
+    if posted is None and work.leader is not None and work.valid_time <= work.leader[1]:
+        posted = work.catalogue.fields.background(work.leader[0], work.valid_time, work.cycle.as_of)
     if posted is None:
         return None
     state = read_state(work, posted.path)
@@ -91,7 +93,7 @@ def _older_members(work: Work) -> Background | None:
 
 def _older_forecast(work: Work) -> Background | None:
     """The mean of the youngest older forecast that reaches this time."""
-    for cycle in work.catalogue.cycles.completed_before(work.cycle.experiment_id, work.valid_time, OLDEST_BACKGROUND):
+    for cycle in work.past(OLDEST_BACKGROUND):
         lead = work.valid_time - cycle.valid_time
         forecast = work.catalogue.products.find(cycle.id, "forecast", "netcdf", _hours(lead))
         if forecast is not None and lead % timedelta(hours=1) == timedelta(0):
@@ -106,7 +108,10 @@ def _cold_start(work: Work) -> Background:
 
 
 def _members_of(work: Work, lead: timedelta, kind: str) -> Background | None:
-    earlier = work.catalogue.cycles.at(work.cycle.experiment_id, work.valid_time - lead)
+    moment = work.valid_time - lead
+    earlier = work.catalogue.cycles.at(work.cycle.experiment_id, moment)
+    if earlier is None and work.leader is not None and moment < work.leader[1]:
+        earlier = work.catalogue.cycles.at(work.leader[0], moment)
     if earlier is None:
         return None
     members = work.catalogue.products.find(earlier.id, "members", "netcdf", _hours(lead))

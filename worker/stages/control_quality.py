@@ -15,7 +15,7 @@ from service.observation_state import KIND
 from service.observations.configuration import digest, key, to_yaml
 from service.observations.reasons import Reason
 from worker.stages import bias, memory
-from worker.stages.filters import FILTERS, Comparison, Filter, Setting
+from worker.stages.filters import FILTERS, Comparison, Filter, Setting, Verdict
 from worker.stages.filters.background import huber_weight
 from worker.stages.memory import Memory
 from worker.stages.observed import Bools, Doubles, Observed, with_columns
@@ -32,7 +32,7 @@ def run(work: Work) -> Result:
     setting = setting_of(work, known)
     observed = without_bias(work.desk.table("observations"), known, setting)
     comparison = compare(observed, work)
-    reasons, filters = judge(observed, comparison, setting)
+    reasons, filters, number, limit = judge(observed, comparison, setting)
     remember(work, known, observed, comparison, reasons, setting)
     weight = weights(observed, comparison, reasons, setting)
     controlled, superobs = append_superobs(
@@ -44,6 +44,8 @@ def run(work: Work) -> Result:
                 "background_spread": comparison.spread.astype(np.float32),
                 "weight": weight.astype(np.float32),
                 "qc": reasons,
+                "check_value": number.astype(np.float32),
+                "check_limit": limit.astype(np.float32),
             },
         ),
         observed,
@@ -123,18 +125,25 @@ def comparable(observed: Observed, work: Work) -> Bools:
 
 def judge(
     observed: Observed, comparison: Comparison, setting: Setting, filters: Sequence[Filter] = FILTERS
-) -> tuple[Reasons, list[dict[str, Any]]]:
-    """The reason of each value [n], and per filter: its name, how many came in, how many it took out."""
+) -> tuple[Reasons, list[dict[str, Any]], Doubles, Doubles]:
+    """The reason of each value [n]; per filter: its name, how many came in, how many it took out; the number that
+    decided about each value and its limit [n]: of the check that rejected it, else of the one that is `kept`."""
     reasons = np.full(len(observed), Reason.ASSIMILATED, np.int16)
+    number, limit = np.full(len(observed), np.nan), np.full(len(observed), np.nan)
     report = []
     for check in filters:
         candidates = reasons == Reason.ASSIMILATED
         rejected = np.zeros(len(observed), bool)
         # a filter sees only what passed the ones before: a duplicate of a rejected value is not a duplicate
-        rejected[candidates] = check.rejects(observed.where(candidates), comparison.where(candidates), setting)
+        verdict = Verdict.of(check.rejects(observed.where(candidates), comparison.where(candidates), setting))
+        rejected[candidates] = verdict.rejected
+        which = np.ones(len(verdict.rejected), bool) if check.kept else verdict.rejected
+        told = np.flatnonzero(candidates)[which]
+        number[told], limit[told] = verdict.value[which], verdict.limit[which]
         reasons[rejected] = check.reason
-        report.append({"filter": check.name, "in": int(candidates.sum()), "rejected": int(rejected.sum())})
-    return reasons, report
+        entry = {"filter": check.name, "reason": check.reason.name}
+        report.append({**entry, "in": int(candidates.sum()), "rejected": int(rejected.sum())})
+    return reasons, report, number, limit
 
 
 def weights(observed: Observed, comparison: Comparison, reasons: Reasons, setting: Setting) -> Doubles:

@@ -4,6 +4,7 @@
 ODB-2 columns and codes follow ECMWF's feedback archive (codes.ecmwf.int/odb: varno, obstype, codetype, datum_status).
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,28 +14,93 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.departures import id_numbers
 from service.observations.odb_codes import ACTIVE, HEIGHT, OBSTYPE_CODETYPE, PASSIVE, PRESSURE, REJECTED, VARNO
 from service.observations.reasons import Reason
 from worker.model import Array, Model
-from worker.stages.observed import Observed, with_columns
+from worker.stages.analyse import weighted
+from worker.stages.influence import normalised_perturbations, self_sensitivity
+from worker.stages.observed import Bools, Doubles, Observed, with_columns
+
+ADDED = ("analysis", "analysis_spread", "observation_error", "background_error", "influence")
+ROW_GROUP = 32_768  # rows; a query of one observation reads one group
 
 
-def with_analysis(controlled: pa.Table, analysis: Array, model: Model, valid_time: datetime) -> pa.Table:
-    """`controlled` with `analysis` and `analysis_spread` (SI): H(x_a) mean and spread; null without equivalent."""
+@dataclass(frozen=True)
+class Taken:
+    """How the accepted analysis took the observations."""
+
+    error_level: float
+    """Of the background error (the bundle's own measure)."""
+    error_factor: float = 1.0
+    """Errors times this, where the gate had it drawn with weaker guidance."""
+    fitted: bool = True
+    """False: the background is the analysis; no observation has influence."""
+
+
+@dataclass(frozen=True)
+class Departures:
+    """The table of a cycle, and of the rows `used` the perturbations [member, used] that their influence is from."""
+
+    table: pa.Table
+    used: Bools
+    perturbations: Doubles | None
+
+
+def with_analysis(
+    controlled: pa.Table, analysis: Array, model: Model, valid_time: datetime, taken: Taken
+) -> Departures:
+    """`controlled` with H(x_a) (mean and spread), the errors that the analysis took (1-sigma, SI; Huber's weight not
+    in them) and the influence of what it used; null where there is no equivalent or no influence."""
     observed = Observed(controlled)
+    columns = {name: np.full(len(observed), np.nan) for name in ADDED}
     usable = np.isfinite(observed.number("background"))
-    mean, spread = np.full(len(observed), np.nan), np.full(len(observed), np.nan)
+    used = usable & (observed.number("qc") == Reason.ASSIMILATED) & taken.fitted & (len(analysis) > 1)
+    perturbations = None
     if usable.any():
-        members = model.equivalents(analysis, observed.observations(valid_time).where(usable))
-        mean[usable] = members.mean(axis=0, dtype=np.float64)
+        some = observed.observations(valid_time).where(usable)
+        members = model.equivalents(analysis, some)
+        columns["analysis"][usable] = members.mean(axis=0, dtype=np.float64)
+        columns["observation_error"][usable] = model.observation_error(some)
+        columns["background_error"][usable] = model.background_error(some, taken.error_level)
         if len(members) > 1:
-            spread[usable] = members.std(axis=0, ddof=1, dtype=np.float64)
-    return with_columns(controlled, {"analysis": mean.astype(np.float32), "analysis_spread": spread.astype(np.float32)})
+            columns["analysis_spread"][usable] = members.std(axis=0, ddof=1, dtype=np.float64)
+        if used.any():
+            error = _error_taken(observed.where(used), columns["observation_error"][used], model, valid_time, taken)
+            perturbations = normalised_perturbations(members[:, used[usable]].astype(np.float64), error)
+            columns["influence"][used] = self_sensitivity(perturbations)
+    full = with_columns(controlled, {name: column.astype(np.float32) for name, column in columns.items()})
+    return Departures(full, used, perturbations)
+
+
+def given_error(observed: Observed, observation_error: Doubles) -> Doubles:
+    """1-sigma error that the analysis gave each value: R divided by Huber's weight, [n]."""
+    weight = observed.number("weight")
+    return np.asarray(observation_error / np.sqrt(np.where(weight > 0, weight, 1.0)))
+
+
+def _error_taken(
+    used: Observed, observation_error: Doubles, model: Model, valid_time: datetime, taken: Taken
+) -> Doubles:
+    """1-sigma error [n] with which the accepted analysis was drawn."""
+    given = weighted(used.observations(valid_time), used.number("weight"), observation_error)
+    return model.observation_error(given.inflated(taken.error_factor))
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """The departures as they are, `qc` as the number of service.observations.reasons.Reason."""
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
+
+
+def write_ids(table: pa.Table, path: Path) -> None:
+    """Where each value stands in the file: [2, n] of the sorted `id` as numbers, and the rows that they are in.
+
+    Read with a memory map, a value is found in it by bisection (service.departures.rows_of).
+    """
+    ids = id_numbers(table.column("id").to_pylist())
+    order = np.argsort(ids, kind="stable")
+    with path.open("wb") as file:
+        np.save(file, np.stack([ids[order], order.astype(np.uint64)]), allow_pickle=False)
 
 
 def write_odb2(table: pa.Table, path: Path, valid_time: datetime) -> None:
@@ -86,6 +152,9 @@ def odb_frame(table: pa.Table, valid_time: datetime) -> pd.DataFrame:
             "fg_error@errstat": observed.number("background_spread"),
             "an_error@errstat": observed.number("analysis_spread"),
             "weight@alignda": observed.number("weight"),
+            "influence@alignda": observed.number("influence"),
+            "check_value@alignda": observed.number("check_value"),
+            "check_limit@alignda": observed.number("check_limit"),
             "reason@alignda": reason,
             "id@alignda": observed.text("id").astype(object),
         }
@@ -106,7 +175,9 @@ def _reports(observed: Observed, table: pa.Table) -> tuple[np.ndarray[Any, Any],
 
 
 def _status(reason: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    passive = np.isin(reason, [int(kind) for kind in (Reason.PASSIVE, Reason.WITHHELD, Reason.SUPEROBBED)])
+    passive = np.isin(
+        reason, [int(kind) for kind in (Reason.PASSIVE, Reason.WITHHELD, Reason.DENIED, Reason.SUPEROBBED)]
+    )
     return np.where(reason == Reason.ASSIMILATED, ACTIVE, np.where(passive, PASSIVE, REJECTED))
 
 
@@ -125,5 +196,8 @@ def _types(data_type: Any) -> dict[str, Any]:
         "fg_error@errstat",
         "an_error@errstat",
         "weight@alignda",
+        "influence@alignda",
+        "check_value@alignda",
+        "check_limit@alignda",
     )
     return {name: data_type.DOUBLE for name in names}

@@ -30,6 +30,7 @@ LOWEST_BALANCE = 0.6
 LARGEST_DROP = 0.3  # from the background's adherence
 ANOTHER_SEED = 0x5EED
 WEAKER = 3.0  # factor on the observation errors
+WEAKER_GUIDANCE, BACKGROUND = "drawn again with weaker guidance", "background as analysis"  # as counts.accepted says
 
 
 def run(work: Work) -> Result:
@@ -53,7 +54,11 @@ def run(work: Work) -> Result:
         work.desk.put_array("analysis", analysis)
     return Result(
         f"accepted: {name}; geostrophic {balance[0]:.3f}, hydrostatic {balance[1]:.3f}",
-        counts={"members": len(analysis), "balance": {"background": list(reference), "analysis": list(balance)}},
+        counts={
+            "members": len(analysis),
+            "accepted": name,
+            "balance": {"background": list(reference), "analysis": list(balance)},
+        },
         degraded=degraded,
     )
 
@@ -89,11 +94,11 @@ def _ladder(work: Work) -> Iterator[tuple[str, Array]]:
     background = work.desk.array("background")
     analysis = work.desk.array("analysis")
     if analysis.shape == background.shape and np.array_equal(analysis, background):
-        yield "background as analysis", background
+        yield BACKGROUND, background
         return
     yield "analysis as drawn", analysis
     yield from ((name, again()) for name, again in _fallbacks(work))
-    yield "background as analysis", background
+    yield BACKGROUND, background
 
 
 def _fallbacks(work: Work) -> list[tuple[str, Callable[[], Array]]]:
@@ -103,7 +108,7 @@ def _fallbacks(work: Work) -> list[tuple[str, Callable[[], Array]]]:
     seed = work.cycle.seed ^ ANOTHER_SEED
     return [
         ("drawn again with another seed", lambda: draw(work, evidence, level, seed)),
-        ("drawn again with weaker guidance", lambda: draw(work, weaker, level, seed)),
+        (WEAKER_GUIDANCE, lambda: draw(work, weaker, level, seed)),
     ]
 
 

@@ -67,7 +67,7 @@ class Memory:
 
 def recall(work: Work) -> Memory:
     """The memory of the newest completed cycle before this one; an empty one if there is none."""
-    for cycle in work.catalogue.cycles.completed_before(work.cycle.experiment_id, work.valid_time, OLDEST):
+    for cycle in work.past(OLDEST):
         product = work.catalogue.products.find(cycle.id, KIND, "parquet")
         if product is None:
             continue

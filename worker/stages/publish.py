@@ -4,11 +4,15 @@ quality control remembers, as products.
 The files stand complete in the archive before the catalogue names them.
 """
 
+from service import departure_statistics
+from service import departures as departures_file
 from service.catalogue import NewProduct
 from service.observation_state import KIND
 from service.observations.encode_ioda import write_ioda
 from worker.model import Array
-from worker.stages.departures import with_analysis, write_odb2, write_parquet
+from worker.stages import gate
+from worker.stages.departure_statistics import statistics
+from worker.stages.departures import Departures, Taken, with_analysis, write_ids, write_odb2, write_parquet
 from worker.stages.field_files import mean_of, publish_grib, publish_netcdf, spread_of
 from worker.work import Result, Work
 
@@ -46,15 +50,38 @@ def publish_analysis(work: Work, background: Array, analysis: Array) -> list[New
 
 def publish_departures(work: Work, analysis: Array) -> list[NewProduct]:
     """Every value of the window with its reason, O-B and O-A: Parquet, and ODB-2 and IODA for the field's own tools."""
-    table = with_analysis(work.desk.table("controlled"), analysis, work.model, work.valid_time)
+    departures = with_analysis(work.desk.table("controlled"), analysis, work.model, work.valid_time, taken(work))
+    table = departures.table
     work.desk.put_table("departures", table)
     parquet, odb = work.desk.draft("departures.parquet"), work.desk.draft("departures.odb")
     ioda = work.desk.draft("departures.nc")
     write_parquet(table, parquet)
-    products = [work.publish(parquet, "departures", "parquet", "parquet")]
+    products = [work.publish(parquet, "departures", "parquet", "parquet"), *publish_beside(work, departures)]
     if table.num_rows:  # ODB-2 and IODA have no empty file
         write_odb2(table, odb, work.valid_time)
         products.append(work.publish(odb, "departures", "odb2", "odb"))
         write_ioda(table, ioda)
         products.append(work.publish(ioda, "departures", "ioda", "nc"))
     return products
+
+
+def taken(work: Work) -> Taken:
+    """With which errors the accepted analysis was drawn, as the catalogue tells."""
+    counts = work.catalogue.cycles.get(work.cycle.id).counts
+    level = counts.get("error_level", work.model.error_level(work.background["lead_hours"]))
+    accepted = counts.get("accepted")
+    factor = gate.WEAKER if accepted == gate.WEAKER_GUIDANCE else 1.0
+    return Taken(level, factor, fitted=accepted != gate.BACKGROUND)
+
+
+def publish_beside(work: Work, departures: Departures) -> list[NewProduct]:
+    """The statistics of the departures, and where each value stands in their file."""
+    summary = statistics(departures)
+    work.desk.put_table(departure_statistics.KIND, summary)
+    draft, ids = work.desk.draft(f"{departure_statistics.KIND}.parquet"), work.desk.draft("departure_ids.npy")
+    write_parquet(summary, draft)
+    write_ids(departures.table, ids)
+    return [
+        work.publish(draft, departure_statistics.KIND, "parquet", "parquet"),
+        work.publish(ids, departures_file.IDS, "npy", "npy"),
+    ]

@@ -55,6 +55,8 @@ def append_superobs(
             "background_spread": beside.spread.astype(np.float32),
             "weight": weight.astype(np.float32),
             "qc": qc,
+            "check_value": np.full(n, np.nan, np.float32),
+            "check_limit": np.full(n, np.nan, np.float32),
         },
     ).select(table.column_names)
     plain = pa.schema(

@@ -6,9 +6,11 @@ Against a posted verification: RMSE, spread-skill; also after the end of the cyc
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 
+from service import departure_statistics
 from service.archive import ArchiveError
 from service.catalogue import NewScore
 from service.catalogue.tables import Field
@@ -51,7 +53,7 @@ class Verified:
 
 def run(work: Work) -> Result:
     """Scores of this valid time; those against a verification only if one has been posted."""
-    scores = [*departure_scores(work), *balance_scores(work)]
+    scores = [*departure_scores(work), *statistics_scores(work), *balance_scores(work)]
     posted = work.catalogue.fields.verification(work.valid_time)
     if posted is None:
         return Result(f"{len(scores)} scores, no verification posted for this time", scores=scores)
@@ -153,15 +155,43 @@ def departure_scores(work: Work) -> list[NewScore]:
     return scores
 
 
+def statistics_scores(work: Work) -> list[NewScore]:
+    """What `departure_statistics` says of the whole globe: counts, chi-square, DFS, diagnosed over assumed errors."""
+    use = "assimilated" if work.config.assimilate else "passive"
+    scores = []
+    for row in work.desk.table(departure_statistics.KIND).to_pylist():
+        if row["use"] == use and not row["layer"] and not row["region"]:
+            scores += _of_statistics(work, row)
+    return scores
+
+
+def _of_statistics(work: Work, row: dict[str, Any]) -> list[NewScore]:
+    known = {"departure_count": ("background", float(row["count"])), "chi_square": ("background", row["chi_square"])}
+    if row["variable"]:
+        known["sigma_o_ratio"] = ("observation", _ratio(row["sigma_o_diagnosed"], row["sigma_o"]))
+        known["sigma_b_ratio"] = ("background", _ratio(row["sigma_b_diagnosed"], row["sigma_b"]))
+    else:
+        known |= {name: ("analysis", row[name]) for name in ("dfs", "dfs_error", "dfs_departures")}
+    return [
+        NewScore(name, field, value, "1", work.valid_time, row["variable"], type=row["type"])
+        for name, (field, value) in known.items()
+        if value is not None and np.isfinite(value)
+    ]
+
+
+def _ratio(diagnosed: float | None, assumed: float | None) -> float | None:
+    return diagnosed / assumed if diagnosed is not None and assumed else None
+
+
 def withheld_scores(work: Work, observed: Observed, field: str, departure: Doubles, withheld: Bools) -> list[NewScore]:
-    """`withheld_rmse`: RMS departure of the observations that were kept back, at the level (hPa) nearest in ln p."""
+    """`withheld_rmse`: RMS departure of the observations that were kept back, at the level (hPa) nearest in ln p, and over all."""
     levels = np.array([channel.level for channel in work.description.channels if channel.level is not None])
     scores = []
     for variable in np.unique(observed.variable[withheld]):
         mine = withheld & (observed.variable == variable)
         pressure = observed.pressure[mine]
+        scores.append(_observation_score(work, "withheld_rmse", field, str(variable), rms(departure[mine])))
         if np.isnan(pressure).all():
-            scores.append(_observation_score(work, "withheld_rmse", field, str(variable), rms(departure[mine])))
             continue
         nearest = levels[np.argmin(np.abs(np.log(pressure[:, None] / 100.0) - np.log(levels)), axis=1)]
         scores += [

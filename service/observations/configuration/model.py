@@ -104,6 +104,8 @@ class TypeConfiguration(Strict):
     thinning: Thinning = Thinning()
     fastest: Positive | None = None
     """m s-1: a platform that moved faster between two reports was not where it said; none: no track check."""
+    withheld: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of this type's stations that are never assimilated; none: the general `withheld.share`."""
     fixed: bool = False
     """A station that does not move: reports from elsewhere under its name are wrong."""
     variables: dict[str, VariableConfiguration] = Field(default_factory=dict)
@@ -228,10 +230,20 @@ class Checks(Strict):
     buddy: Buddy
 
 
+class Withheld(Strict):
+    """Stations that are never assimilated and verify every cycle: those with crc32("seed/station") / 2^32 < share."""
+
+    share: float | None = Field(default=None, ge=0.0, le=1.0)
+    """None: the experiment's `withheld_fraction`."""
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    """None: the experiment's. Experiments with equal seeds withhold the same stations."""
+
+
 class ObservationConfiguration(Strict):
     """All of it."""
 
     checks: Checks
+    withheld: Withheld = Withheld()
     types: dict[str, TypeConfiguration]
     denylist: tuple[Denied, ...] = ()
 

@@ -5,9 +5,9 @@ A filter is a function of the observed values that tells which of them it reject
 
 from service.observations.reasons import Reason
 from worker.stages.filters.background import first_guess
-from worker.stages.filters.case import Comparison, Filter, Setting, Unchanged
+from worker.stages.filters.case import Comparison, Filter, Setting, Unchanged, Verdict
 from worker.stages.filters.neighbours import against_neighbours
-from worker.stages.filters.reports import denied, duplicate, monitored, outside_domain, unwanted, withheld
+from worker.stages.filters.reports import denied, duplicate, kept_away, monitored, outside_domain, unwanted, withheld
 from worker.stages.filters.soundings import hydrostatic, lapse_rate
 from worker.stages.filters.stuck import stuck
 from worker.stages.filters.thinning import averaged, thinned
@@ -22,7 +22,7 @@ from worker.stages.filters.values import (
 )
 from worker.stages.filters.winds import inconsistent_wind
 
-__all__ = ["FILTERS", "Comparison", "Filter", "Setting", "Unchanged"]
+__all__ = ["FILTERS", "Comparison", "Filter", "Setting", "Unchanged", "Verdict"]
 
 FILTERS: tuple[Filter, ...] = (
     # what a value tells by itself
@@ -43,10 +43,11 @@ FILTERS: tuple[Filter, ...] = (
     Filter("lapse rate", Reason.LAPSE_RATE, lapse_rate),
     # against the background and the neighbours
     Filter("domain", Reason.OUTSIDE_DOMAIN, outside_domain),
-    Filter("gross check", Reason.FIRST_GUESS, first_guess),
+    Filter("gross check", Reason.FIRST_GUESS, first_guess, kept=True),
     Filter("wind", Reason.WIND_INCONSISTENT, inconsistent_wind),
     # what is only compared must not speak about what is used
     Filter("monitored", Reason.PASSIVE, monitored),
+    Filter("denial", Reason.DENIED, kept_away),
     Filter("buddy check", Reason.BUDDY, against_neighbours),
     # what is kept back for verification has passed every check, and stands for no other value
     Filter("withheld", Reason.WITHHELD, withheld),

@@ -4,19 +4,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from worker.stages.filters.case import Comparison, Group, Setting, groups
-from worker.stages.observed import Bools, Doubles, Observed
+from worker.stages.filters.case import Comparison, Group, Setting, Verdict, groups
+from worker.stages.observed import Doubles, Observed
 
 MOST_ABOVE_RUNNING = 2.0  # a feed that departs this many times more than it used to is not believed
 
 
-def first_guess(observed: Observed, comparison: Comparison, setting: Setting) -> Bools:
+def first_guess(observed: Observed, comparison: Comparison, setting: Setting) -> Verdict:
     """|O-B| > k r sqrt(sigma_o^2 + sigma_b^2); r: what is seen over what is expected, see `ratio`."""
     limit = np.full(len(observed), setting.config.gross_check_sigma)
     for _kind, entry, rows in setting.entries(observed):
         if entry is not None and entry.first_guess is not None:
             limit[rows] = entry.first_guess
-    return np.asarray(np.abs(normalised(observed, comparison, setting)) > limit)
+    size = np.abs(normalised(observed, comparison, setting))
+    return Verdict(size > limit, size, limit)
 
 
 def normalised(observed: Observed, comparison: Comparison, setting: Setting) -> Doubles:

@@ -70,7 +70,25 @@ class Setting:
             yield self.kind(kind), self.configuration.of(kind, variable), rows
 
 
-Rejects = Callable[[Observed, Comparison, Setting], Bools]
+@dataclass(frozen=True)
+class Verdict:
+    """Which values a check rejects, and for each value the number that decided and its limit (docs/observations.md
+    says what they are for which check); nan where there is none. Each [n]."""
+
+    rejected: Bools
+    value: Doubles
+    limit: Doubles
+
+    @classmethod
+    def of(cls, judged: "Bools | Verdict") -> "Verdict":
+        """Of a check that decides without a number."""
+        if isinstance(judged, Verdict):
+            return judged
+        none = np.full(len(judged), np.nan)
+        return cls(judged, none, none)
+
+
+Rejects = Callable[[Observed, Comparison, Setting], Bools | Verdict]
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,8 @@ class Filter:
     name: str
     reason: Reason
     rejects: Rejects
+    kept: bool = False
+    """Its number is also kept of values that pass every check."""
 
 
 def layers(pressure: Doubles) -> Integers:

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from service.observations.configuration.model import Buddy
 from worker.stages.filters.background import ratio
-from worker.stages.filters.case import Comparison, Setting
+from worker.stages.filters.case import Comparison, Setting, Verdict
 from worker.stages.filters.tracks import EARTH_RADIUS, unit_vectors
 from worker.stages.observed import Bools, Doubles, Integers, Observed
 
@@ -21,8 +21,8 @@ SAME_PLACE_KM = 1.0
 INSTRUMENTS = ("satwind",)  # their station is a satellite: it names no place
 
 
-def against_neighbours(observed: Observed, comparison: Comparison, setting: Setting) -> Bools:
-    """What contradicts its neighbours, of the values more than `innocent` sigmas from the background."""
+def against_neighbours(observed: Observed, comparison: Comparison, setting: Setting) -> Verdict:
+    """What contradicts its neighbours (sigmas), of the values more than `innocent` sigmas from the background."""
     out, limits = np.zeros(len(observed), bool), setting.configuration.checks.buddy
     departure = observed.value - comparison.background
     scale = ratio(observed, departure / comparison.expected, setting)
@@ -31,6 +31,7 @@ def against_neighbours(observed: Observed, comparison: Comparison, setting: Sett
     for _kind, entry, rows in setting.entries(observed):
         if entry is not None and entry.buddy is not None:
             bound[rows] = entry.buddy
+    number = np.full(len(observed), np.nan)
     _variables, variable = observed.names("variable")
     for which in np.unique(variable):
         rows = np.flatnonzero((variable == which) & np.isfinite(departure))
@@ -39,8 +40,8 @@ def against_neighbours(observed: Observed, comparison: Comparison, setting: Sett
             place = _Places.of(observed, rows, limits)
             some = _Some(departure[rows], sigma_o[rows], sigma_b[rows], bound[rows])
             accused = np.searchsorted(rows, suspects)
-            out[suspects] = _judge(place, some, accused, limits)
-    return out
+            out[suspects], number[suspects] = _judge(place, some, accused, limits)
+    return Verdict(out, number, bound)
 
 
 class _Some:
@@ -83,8 +84,8 @@ class _Places:
         return np.asarray(chosen, np.int64)
 
 
-def _judge(place: _Places, some: _Some, accused: Integers, limits: Buddy) -> Bools:
-    """Which of the accused are rejected. First all are heard, with clipped departures; then only the trusted ones."""
+def _judge(place: _Places, some: _Some, accused: Integers, limits: Buddy) -> tuple[Bools, Doubles]:
+    """Which of the accused are rejected, and how many sigmas they are off. First all are heard, with clipped departures; then only the trusted ones."""
     trusted = np.ones(len(some.departure), bool)
     verdict = np.zeros(len(accused), bool)
     for number in range(PASSES):
@@ -97,7 +98,7 @@ def _judge(place: _Places, some: _Some, accused: Integers, limits: Buddy) -> Boo
         if (after == trusted).all():
             break
         trusted = after
-    return verdict
+    return verdict, off
 
 
 def _off_prediction(

@@ -7,7 +7,7 @@ from zlib import crc32
 import numpy as np
 
 from service.observations.configuration import Denied, Usage
-from worker.stages.filters.case import Comparison, Setting
+from worker.stages.filters.case import Comparison, Setting, Verdict
 from worker.stages.observed import Bools, Integers, Observed
 
 
@@ -27,6 +27,15 @@ def monitored(observed: Observed, _: Comparison, setting: Setting) -> Bools:
     out = np.zeros(len(observed), bool)
     for kind, variable, rows in observed.pairs():
         out[rows] = setting.configuration.usage(kind, variable) is Usage.MONITOR
+    return out
+
+
+def kept_away(observed: Observed, _: Comparison, setting: Setting) -> Bools:
+    """Of a type and variable that this experiment does without, to see what they are worth."""
+    out, denial = np.zeros(len(observed), bool), setting.config.denied
+    if denial is not None:
+        for kind, variable, rows in observed.pairs():
+            out[rows] = denial.covers(kind, variable)
     return out
 
 
@@ -123,10 +132,20 @@ def outside_domain(observed: Observed, comparison: Comparison, _: Setting) -> Bo
     return ~np.isfinite(comparison.background)
 
 
-def withheld(observed: Observed, _: Comparison, setting: Setting) -> Bools:
-    """Whole stations, chosen by their name and the experiment's seed: the same ones in every cycle."""
-    if setting.config.withheld_fraction == 0:
+def withheld(observed: Observed, _: Comparison, setting: Setting) -> Bools | Verdict:
+    """Whole stations, chosen by their name and a seed: the same ones in every cycle (the station's number in [0, 1)).
+
+    Reports that name no station are never withheld: others of the same platform would be assimilated.
+    """
+    config, wanted = setting.config, setting.configuration.withheld
+    general = config.withheld_fraction if wanted.share is None else wanted.share
+    limit = np.full(len(observed), general)
+    for kind, _entry, rows in setting.entries(observed):
+        if kind.withheld is not None:
+            limit[rows] = kind.withheld
+    if not limit.any():
         return np.zeros(len(observed), bool)
+    seed = config.seed if wanted.seed is None else wanted.seed
     names, index = observed.names("station")
-    share = np.array([crc32(f"{setting.config.seed}/{name}".encode()) / 2**32 for name in names])
-    return np.asarray((share < setting.config.withheld_fraction)[index])
+    share = np.array([crc32(f"{seed}/{name}".encode()) / 2**32 for name in names])[index]
+    return Verdict((share < limit) & ~observed.nameless(), share, limit)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.stages.filters.case import Comparison, Setting
+from worker.stages.filters.case import Comparison, Setting, Verdict
 from worker.stages.observed import Bools, Doubles, Integers, Observed
 
 GAS = 287.05  # J kg-1 K-1, dry air
@@ -53,19 +53,21 @@ def ascents_of(observed: Observed) -> Ascents:
     return Ascents(np.cumsum(apart), np.log(pressure[first]), of["z"], of["t"], of["q"])
 
 
-def hydrostatic(observed: Observed, comparison: Comparison, setting: Setting) -> Bools:
-    """The z or t that best explains a layer whose residual z2 - z1 - R integral(Tv dlnp) is beyond its limit."""
-    out, levels = np.zeros(len(observed), bool), ascents_of(observed)
-    if not len(levels.ascent):
-        return out
-    values = _Values.of(observed, comparison)
+def hydrostatic(observed: Observed, comparison: Comparison, setting: Setting) -> Verdict:
+    """The z or t that best explains a layer whose residual z2 - z1 - R integral(Tv dlnp) is beyond its limit (sigmas:
+    the larger of the layers below and above)."""
     limits = setting.configuration.checks.hydrostatic
+    out, levels = np.zeros(len(observed), bool), ascents_of(observed)
+    number, limit = np.full(len(observed), np.nan), np.full(len(observed), limits.sigmas)
+    if not len(levels.ascent):
+        return Verdict(out, number, limit)
+    values = _Values.of(observed, comparison)
     for _pass in range(MOST_PASSES):
-        worst = _worst_in_each_ascent(levels, values, out, limits.sigmas, limits.curvature)
+        worst, off = _worst_in_each_ascent(levels, values, out, limits.sigmas, limits.curvature)
         if not len(worst):
             break
-        out[worst] = True
-    return out
+        out[worst], number[worst] = True, off
+    return Verdict(out, number, limit)
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,17 @@ class _Layers:
     reach_high: Doubles
 
 
-def _worst_in_each_ascent(levels: Ascents, values: _Values, out: Bools, sigmas: float, curvature: float) -> Integers:
-    """Of each ascent with a layer beyond its limit the one row whose error explains most; none: empty."""
+def _worst_in_each_ascent(
+    levels: Ascents, values: _Values, out: Bools, sigmas: float, curvature: float
+) -> tuple[Integers, Doubles]:
+    """Of each ascent with a layer beyond its limit the one row whose error explains most, and by how many sigmas the
+    layers beside it are off; none: empty."""
     z, t, q = (np.where((rows >= 0) & ~out[rows], rows, -1) for rows in (levels.z, levels.t, levels.q))
     layers = _layers(levels, values, z, t, q, curvature)
-    suspect = np.abs(layers.residual) * np.sqrt(layers.weight) > sigmas
+    off = np.where(layers.weight > 0, np.abs(layers.residual) * np.sqrt(layers.weight), 0.0)
+    suspect = off > sigmas
     if not suspect.any():
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), np.zeros(0)
     touched = np.append(suspect, False) | np.append(False, suspect)
     # an error e of a value adds a e to the residual of the layer above it and b e to that below
     ones = np.ones(len(suspect))
@@ -114,11 +120,12 @@ def _worst_in_each_ascent(levels: Ascents, values: _Values, out: Bools, sigmas: 
         ]
     )
     row = np.concatenate([at_z[touched], at_t[touched]])
+    beside = np.tile(np.fmax(np.append(off, 0.0), np.append(0.0, off))[touched], 2)
     ascent = np.tile(levels.ascent[layers.joint][touched], 2)
     order = np.lexsort((-gain, ascent))
     best = np.ones(len(order), bool)
     best[1:] = np.diff(ascent[order]) != 0
-    return np.asarray(row[order[best]])
+    return np.asarray(row[order[best]]), np.asarray(beside[order[best]])
 
 
 def _layers(levels: Ascents, values: _Values, z: Integers, t: Integers, q: Integers, curvature: float) -> _Layers:
@@ -167,15 +174,17 @@ def _gain(values: _Values, row: Integers, layers: _Layers, above: Doubles, below
     return np.asarray(projected**2 / np.maximum(norm, 1e-300))
 
 
-def lapse_rate(observed: Observed, comparison: Comparison, setting: Setting) -> Bools:
+def lapse_rate(observed: Observed, comparison: Comparison, setting: Setting) -> Verdict:
     """Of two levels less stable than dry adiabatic, or of an impossible inversion, the one farther from the background.
+    (K below the adiabat, or K of inversion.)
 
     theta(above) < theta(below) - tolerance; T(above) - T(below) > `inversion` dlnp + tolerance; the tolerance is
     `sigmas` of the two errors, near the ground `near_ground` more. Without a background both are rejected.
     """
     out, levels = np.zeros(len(observed), bool), ascents_of(observed)
+    number, limit = np.full(len(observed), np.nan), np.full(len(observed), np.nan)
     if not len(levels.ascent):
-        return out
+        return Verdict(out, number, limit)
     values, limits = _Values.of(observed, comparison), setting.configuration.checks.lapse
     lowest = np.full(levels.ascent.max() + 1, -np.inf)
     np.maximum.at(lowest, levels.ascent, levels.ln_p)
@@ -188,13 +197,17 @@ def lapse_rate(observed: Observed, comparison: Comparison, setting: Setting) -> 
         tolerance = limits.sigmas * np.hypot(values.error[low], values.error[high])
         ground = levels.ln_p[warm[:-1]] > lowest[levels.ascent[warm[:-1]]] + np.log(NEAR_GROUND)
         adiabat = values.value[low] * np.exp(-KAPPA * depth)
-        unstable = values.value[high] < adiabat - tolerance - np.where(ground, limits.near_ground, 0.0)
-        inverted = values.value[high] - values.value[low] > limits.inversion * depth + tolerance
+        below = tolerance + np.where(ground, limits.near_ground, 0.0)
+        unstable = values.value[high] < adiabat - below
+        steepest = limits.inversion * depth + tolerance
+        inverted = values.value[high] - values.value[low] > steepest
         bad = together & (unstable | inverted)
         if not bad.any():
             break
         a, b = suspicion[low[bad]], suspicion[high[bad]]
         unknown = np.isnan(a) | np.isnan(b)
-        out[low[bad][(a >= b) | unknown]] = True
-        out[high[bad][(a < b) | unknown]] = True
-    return out
+        seen = np.where(unstable, adiabat - values.value[high], values.value[high] - values.value[low])[bad]
+        allowed = np.where(unstable, below, steepest)[bad]
+        for rows, which in ((low[bad], (a >= b) | unknown), (high[bad], (a < b) | unknown)):
+            out[rows[which]], number[rows[which]], limit[rows[which]] = True, seen[which], allowed[which]
+    return Verdict(out, number, limit)

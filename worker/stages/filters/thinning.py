@@ -6,7 +6,7 @@ Bands of latitude `distance_km` high, cut into boxes as wide; layers of `depth` 
 import numpy as np
 
 from service.observations.configuration import Thinning
-from worker.stages.filters.case import Comparison, Setting
+from worker.stages.filters.case import Comparison, Setting, Verdict
 from worker.stages.filters.tracks import EARTH_RADIUS, unit_vectors
 from worker.stages.observed import Bools, Doubles, Integers, Observed
 
@@ -23,14 +23,16 @@ def thinned(observed: Observed, _: Comparison, setting: Setting) -> Bools:
     return out
 
 
-def averaged(observed: Observed, _: Comparison, setting: Setting) -> Bools:
-    """The values that a superob stands for: all of a box with `fewest` or more."""
+def averaged(observed: Observed, _: Comparison, setting: Setting) -> Verdict:
+    """The values that a superob stands for: all of a box with `fewest` or more (how many there are)."""
     out = np.zeros(len(observed), bool)
+    number, limit = np.full(len(observed), np.nan), np.full(len(observed), np.nan)
     for kind, _entry, rows in setting.entries(observed):
         if kind.thinning.method == "superob":
             box, _off_centre = boxes(observed, rows, kind.thinning, setting)
-            out[rows] = np.bincount(box)[box] >= kind.thinning.fewest
-    return out
+            number[rows], limit[rows] = np.bincount(box)[box], kind.thinning.fewest
+            out[rows] = number[rows] >= kind.thinning.fewest
+    return Verdict(out, number, limit)
 
 
 def boxes(observed: Observed, rows: Integers, thinning: Thinning, setting: Setting) -> tuple[Integers, Doubles]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.stages.filters.case import Comparison, Setting
+from worker.stages.filters.case import Comparison, Setting, Verdict
 from worker.stages.observed import Bools, Doubles, Integers, Observed
 
 EARTH_RADIUS = 6371.0  # km
@@ -22,18 +22,24 @@ class Reports:
     of_row: Integers
 
 
-def off_track(observed: Observed, _: Comparison, setting: Setting) -> Bools:
-    """A report that its platform could not have reached, or a fixed station that is not where it usually is."""
-    return impossible_speed(observed, setting) | adrift(observed, setting)
+def off_track(observed: Observed, _: Comparison, setting: Setting) -> Verdict:
+    """A report that its platform could not have reached (the share of its neighbours that say so, limit 0), or a
+    fixed station that is not where it usually is (degrees)."""
+    share, degrees = impossible_speed(observed, setting), adrift(observed, setting)
+    number = np.where(np.isfinite(share), share, degrees)
+    limit = np.where(np.isfinite(share), 0.0, setting.configuration.checks.track.adrift_degrees)
+    return Verdict(np.isfinite(number), number, limit)
 
 
-def impossible_speed(observed: Observed, setting: Setting) -> Bools:
-    """Distance between two reports > fastest (dt + slack) + slack.
+def impossible_speed(observed: Observed, setting: Setting) -> Doubles:
+    """The share of impossible neighbours of what is rejected [n], nan for the rest. Impossible:
+
+    distance between two reports > fastest (dt + slack) + slack.
 
     Each report is compared with the two before and the two after it; the report with the largest share of impossible
     neighbours of its platform goes, then the rest is looked at again. Of two that accuse each other both go.
     """
-    out = np.zeros(len(observed), bool)
+    out = np.full(len(observed), np.nan)
     fastest = np.zeros(len(observed))
     for kind, _entry, rows in setting.entries(observed):
         fastest[rows] = kind.fastest or 0.0
@@ -43,15 +49,15 @@ def impossible_speed(observed: Observed, setting: Setting) -> Bools:
     some = observed.where(_mask(mobile, len(observed)))
     reports = gather(some, fastest[mobile])
     track = setting.configuration.checks.track
-    wrong = np.zeros(len(reports.seconds), bool)
+    wrong = np.full(len(reports.seconds), np.nan)
     for _pass in range(MOST_PASSES):
-        left = np.flatnonzero(~wrong)
+        left = np.flatnonzero(np.isnan(wrong))
         share = _share_of_impossible(reports, left, track.slack_km, track.slack_minutes * 60.0)
         if not (share > 0).any():
             break
         worst = np.zeros(reports.platform.max() + 1)
         np.maximum.at(worst, reports.platform[left], share)
-        wrong[left] = (share > 0) & (share == worst[reports.platform[left]])
+        wrong[left] = np.where((share > 0) & (share == worst[reports.platform[left]]), share, np.nan)
     out[mobile] = wrong[reports.of_row]
     return out
 
@@ -72,9 +78,10 @@ def _share_of_impossible(reports: Reports, left: Integers, slack_km: float, slac
     return np.asarray(bad / np.maximum(count, 1))
 
 
-def adrift(observed: Observed, setting: Setting) -> Bools:
-    """A report of a fixed station that lies away from the median of the station's reports (three at least)."""
-    out, farthest = np.zeros(len(observed), bool), setting.configuration.checks.track.adrift_degrees
+def adrift(observed: Observed, setting: Setting) -> Doubles:
+    """How far (degrees) each report of a fixed station lies from the median of the station's reports (three at least),
+    where that is too far [n]; nan for the rest."""
+    out, farthest = np.full(len(observed), np.nan), setting.configuration.checks.track.adrift_degrees
     fixed = np.zeros(len(observed), bool)
     for kind, _entry, rows in setting.entries(observed):
         fixed[rows] = kind.fixed
@@ -86,13 +93,14 @@ def adrift(observed: Observed, setting: Setting) -> Bools:
     lowest, highest = (np.full((reports.platform.max() + 1, 3), edge) for edge in (np.inf, -np.inf))
     np.minimum.at(lowest, reports.platform, reports.place)
     np.maximum.at(highest, reports.platform, reports.place)
-    wrong = np.zeros(len(reports.seconds), bool)
+    wrong = np.full(len(reports.seconds), np.nan)
     limit = np.deg2rad(farthest)
     for platform in np.flatnonzero(np.linalg.norm(highest - lowest, axis=1) > limit):
         mine = np.flatnonzero(reports.platform == platform)
         if len(mine) >= 3:
             middle = np.median(reports.place[mine], axis=0)
-            wrong[mine] = np.linalg.norm(reports.place[mine] - middle, axis=1) > limit
+            away = np.linalg.norm(reports.place[mine] - middle, axis=1)
+            wrong[mine] = np.where(away > limit, np.rad2deg(away), np.nan)
     out[rows] = wrong[reports.of_row]
     return out
 

@@ -7,7 +7,7 @@ import numpy as np
 from service.observations.checks import RANGES
 from service.observations.configuration.model import Limits
 from service.observations.table import SURFACE_VARIABLES
-from worker.stages.filters.case import Comparison, Setting
+from worker.stages.filters.case import Comparison, Setting, Verdict
 from worker.stages.observed import Bools, Doubles, Observed
 
 GRAVITY, GAS = 9.80665, 287.053
@@ -29,44 +29,47 @@ def impossible_position(observed: Observed, *_: Any) -> Bools:
     return np.asarray(~(on_globe & ~at_origin & (surface | (observed.pressure > 0))))
 
 
-def impossible_time(observed: Observed, _: Comparison, setting: Setting) -> Bools:
-    """Valid later than it was received, by more than clocks differ."""
+def impossible_time(observed: Observed, _: Comparison, setting: Setting) -> Verdict:
+    """Valid later than it was received, by more than clocks differ (minutes)."""
     ahead = observed.microseconds("time") - observed.microseconds("receipt_time")
     known = observed.microseconds("receipt_time") > np.iinfo(np.int64).min
-    return known & (ahead > setting.configuration.checks.ahead_minutes * 6e7)
+    limit = setting.configuration.checks.ahead_minutes
+    return Verdict(known & (ahead > limit * 6e7), np.where(known, ahead / 6e7, np.nan), np.full(len(observed), limit))
 
 
-def outside_window(observed: Observed, _: Comparison, setting: Setting) -> Bools:
-    """Outside the window of its type, where that is narrower than the experiment's."""
+def outside_window(observed: Observed, _: Comparison, setting: Setting) -> Verdict:
+    """Outside the window of its type, where that is narrower than the experiment's (hours from the analysis)."""
     hours, out = observed.hours_from(setting.valid_time), np.zeros(len(observed), bool)
+    limit = np.full(len(observed), np.nan)
     for kind, _entry, rows in setting.entries(observed):
         if kind.window_hours is not None:
             start, end = kind.window_hours
             out[rows] = (hours[rows] < start) | (hours[rows] >= end)
-    return out
+            limit[rows] = np.where(hours[rows] < start, start, end)
+    return Verdict(out, hours, limit)
 
 
-def out_of_range(observed: Observed, _: Comparison, setting: Setting) -> Bools:
+def out_of_range(observed: Observed, _: Comparison, setting: Setting) -> Verdict:
     """Outside RANGES of arrival or the type's limits, or a geopotential that no atmosphere has at its pressure."""
-    value, pressure, out = observed.value, observed.pressure, np.zeros(len(observed), bool)
+    value, pressure = observed.value, observed.pressure
+    lowest, highest = np.full(len(observed), -np.inf), np.full(len(observed), np.inf)
     for _kind, variable, rows in observed.pairs():
-        low, high = RANGES.get(variable, (-np.inf, np.inf))
-        out[rows] = (value[rows] < low) | (value[rows] > high)
+        lowest[rows], highest[rows] = RANGES.get(variable, (-np.inf, np.inf))
     for _type, entry, rows in setting.entries(observed):
         if entry is not None and entry.limits is not None:
-            low_, high_ = bounds_at(entry.limits, pressure[rows])
-            out[rows] |= (value[rows] < low_) | (value[rows] > high_)
-    standard = standard_geopotential(pressure)
-    far = np.abs(value - standard) > GEOPOTENTIAL_MARGIN
-    return np.asarray(out | (observed.has("variable", "z") & np.isfinite(standard) & far))
+            low, high = bounds_at(entry.limits, pressure[rows])
+            lowest[rows], highest[rows] = np.fmax(lowest[rows], low), np.fmin(highest[rows], high)
+    standard = np.where(observed.has("variable", "z"), standard_geopotential(pressure), np.nan)
+    lowest, highest = np.fmax(lowest, standard - GEOPOTENTIAL_MARGIN), np.fmin(highest, standard + GEOPOTENTIAL_MARGIN)
+    return Verdict((value < lowest) | (value > highest), value, np.where(value < lowest, lowest, highest))
 
 
-def level_inconsistent(observed: Observed, _: Comparison, setting: Setting) -> Bools:
-    """A height that does not belong to its pressure."""
+def level_inconsistent(observed: Observed, _: Comparison, setting: Setting) -> Verdict:
+    """A height that does not belong to its pressure (m)."""
     furthest = setting.configuration.checks.level.furthest
     off = np.abs(observed.number("height") - standard_geopotential(observed.pressure) / GRAVITY)
     with np.errstate(invalid="ignore"):
-        return np.asarray(off > furthest)
+        return Verdict(off > furthest, off, np.full(len(observed), furthest))
 
 
 def bounds_at(limits: Limits, pressure: Doubles) -> tuple[Doubles, Doubles]:
