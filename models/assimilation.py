@@ -105,7 +105,7 @@ class Assimilator:
 
     def supported(self, observations: ObservationSet) -> NDArray[np.bool_]:
         """Which observations the operator can compute from the state. [n]"""
-        return supported(observations, self.spec.channels)
+        return supported(observations, self.spec.channels, self.ground is not None)
 
     def operator(self, observations: ObservationSet) -> ObservationOperator:
         """H for these observations, which must be `supported`."""

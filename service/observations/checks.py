@@ -54,7 +54,10 @@ RANGES: dict[str, tuple[float, float]] = {
 NEEDS_PRESSURE = ("z", "gh", "h", *LAYER_VARIABLES)  # at a height the first three are that height again
 PRESSURE_RANGE = (1.0, 110_000.0)  # Pa
 HEIGHT_RANGE = (-1_000.0, 100_000.0)  # m
-STANDARD_HEIGHTS = (-690.0, 20_000.0)  # m; where the standard atmosphere is known: 1099 hPa to the isothermal layer's end
+STANDARD_HEIGHTS = (
+    -690.0,
+    20_000.0,
+)  # m; where the standard atmosphere is known: 1099 hPa to the isothermal layer's end
 FIRST_TIME, LAST_TIME = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")
 
 _NUMBERS = ("latitude", "longitude", "pressure", "height", "value", "error", "preqc", "pressure_top")

@@ -105,12 +105,16 @@ def nominal_pressure(table: pa.Table) -> NDArray[np.float64]:
 
     Of a layer the middle in ln p.
     """
-    pressure, height = (table.column(name).to_numpy().astype(np.float64) for name in ("pressure", "height"))
-    if "pressure_top" in table.column_names:
-        top = table.column("pressure_top").cast(pa.float64()).to_numpy()
-        pressure = np.where(np.isnan(top), pressure, np.sqrt(pressure * top))
+
+    def number(name: str) -> NDArray[np.float64]:
+        if name not in table.column_names:
+            return np.full(table.num_rows, np.nan)
+        return np.asarray(table.column(name).cast(pa.float64()).to_numpy(), np.float64)
+
+    pressure, top = number("pressure"), number("pressure_top")
+    pressure = np.where(np.isnan(top), pressure, np.sqrt(pressure * top))
     with np.errstate(invalid="ignore"):
-        return np.where(np.isnan(pressure), standard_atmosphere_pressure(height), pressure)
+        return np.where(np.isnan(pressure), standard_atmosphere_pressure(number("height")), pressure)
 
 
 def columns_to_table(columns: Mapping[str, NDArray[Any]], schema: pa.Schema = SCHEMA) -> pa.Table:
