@@ -5,11 +5,13 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from models.assimilation import AnalysisSettings, Assimilator
 from models.bundle import SHIPPED
 from models.observation_operator import ObservationSet
+from models.operators.surface import ground_of
 
 COUNT = 600
 VALID = datetime(2021, 1, 15, tzinfo=UTC)
@@ -83,3 +85,15 @@ def test_every_guidance_uses_what_is_not_linear_in_the_state(guidance: str) -> N
     settings = AnalysisSettings(guidance=guidance, members=1, steps=8)
     result = assimilator().analyse(background, observed, VALID, 0.4, settings)
     assert rms_departure(result.members, observed) < 0.95 * rms_departure(background, observed)
+
+
+def test_the_models_ground_stands_still_and_is_not_the_orography_of_the_file() -> None:
+    channels, known = assimilator().spec.channels, assimilator().ground
+    assert known is not None
+    for day in (14, 16, 18):
+        ground = ground_of(torch.from_numpy(state_at(VALID.replace(day=day))), channels)
+        assert ground is not None
+        assert np.abs(ground - known).max() < 20.0 and np.std(ground - known) < 3.0
+    with xr.open_dataset(SHIPPED / "sample.nc") as sample:
+        apart = known - sample["orography"].values
+    assert 120.0 < np.sqrt((apart**2).mean()) < 200.0
