@@ -7,6 +7,7 @@ the posterior where it is Gaussian). x_a = x_b + D(z_a) - D(z_b): what the autoe
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from models.grid import area_weights
 from models.latent_observations import LatentObservations
 from models.networks.layers import pad_sphere
 from models.observation_operator import ObservationOperator, ObservationSet, channel_values, supported
+from models.operators.surface import climb, ground_of, reduction_error
 from models.specification import BundleSpec
 
 States = NDArray[np.float32]  # [member, channel, latitude, longitude], SI
@@ -103,12 +105,26 @@ class Assimilator:
 
     def supported(self, observations: ObservationSet) -> NDArray[np.bool_]:
         """Which observations the operator can compute from the state. [n]"""
-        return supported(observations, self.spec.channels)
+        return supported(observations, self.spec.channels, self.ground is not None)
+
+    def operator(self, observations: ObservationSet) -> ObservationOperator:
+        """H for these observations, which must be `supported`."""
+        return ObservationOperator(observations, self.spec.grid, self.spec.channels, self.device, self.ground)
+
+    @cached_property
+    def ground(self) -> Floats | None:
+        """Height of the model's own ground [latitude, longitude], gpm; None where the state does not tell it."""
+        return ground_of(self._mean_state, self.spec.channels)
+
+    @cached_property
+    def _mean_state(self) -> Tensor:
+        """The annual mean of the climate: [1, channel, latitude, longitude], SI."""
+        return self.bundle.climate.harmonics[:1]
 
     def equivalents(self, state: States, observations: ObservationSet) -> Floats:
-        """H(x): [member, channel, latitude, longitude] SI -> [member, n] SI."""
-        operator = ObservationOperator(observations, self.spec.grid, self.spec.channels, self.device)
-        return operator(self._tensor(state)).double().cpu().numpy()
+        """H(x): [member, channel, latitude, longitude] SI -> [member, n] SI. A wind direction lies within 180 degrees
+        of the observed value, so that differences of the two are taken on the circle."""
+        return self.operator(observations)(self._tensor(state)).double().cpu().numpy()
 
     def climatology(self, valid_time: datetime) -> tuple[States, States]:
         """Mean and standard deviation of the season: [channel, latitude, longitude] and [channel, 1, 1], SI."""
@@ -127,19 +143,26 @@ class Assimilator:
     def observation_error(self, observations: ObservationSet, autoencoder: bool = True) -> Floats:
         """Effective 1-sigma error [n], SI: instrument, what the autoencoder cannot carry, and time offset.
 
-        R = error^2 + floor^2 + (offset / 6 h * tendency)^2: a report is used as if valid at analysis time. Methods
+        R = error^2 + floor^2 + (offset / 6 h * tendency)^2, for surface values away from the model's ground also the error
+        of their reduction: a report is used as if valid at analysis time. Methods
         that do not use the autoencoder leave out its floor (`autoencoder` False).
         """
-        variance = observations.error**2
+        variance = observations.error**2 + self._reduction_error(observations) ** 2
         if autoencoder:
-            variance = (
-                variance + channel_values(self._floor_si(), observations, self.spec.grid, self.spec.channels) ** 2
-            )
+            variance = variance + self._at_observations(self._floor_si(), observations) ** 2
         if observations.time_offset is not None:
             tendency = self.bundle.climate.tendency_std.double().cpu().numpy()
-            per_hour = channel_values(tendency, observations, self.spec.grid, self.spec.channels) / self.spec.step_hours
+            per_hour = self._at_observations(tendency, observations) / self.spec.step_hours
             variance = variance + (per_hour * observations.time_offset) ** 2
         return np.sqrt(variance)
+
+    def _at_observations(self, per_channel: Floats, observations: ObservationSet) -> Floats:
+        """A per-channel scale (SI) at each observation: [n]."""
+        grid, channels = self.spec.grid, self.spec.channels
+        return channel_values(per_channel, observations, grid, channels, self._mean_state, self.ground)
+
+    def _reduction_error(self, observations: ObservationSet) -> Floats:
+        return reduction_error(observations.variable, climb(observations, self.spec.grid, self.ground))
 
     def _floor_si(self) -> Floats:
         return (self.bundle.statistics.floor * self.bundle.climate.std).double().cpu().numpy()
@@ -147,7 +170,7 @@ class Assimilator:
     def background_error(self, observations: ObservationSet, error_level: float) -> Floats:
         """1-sigma background error at each observation [n], SI, for a background of this level."""
         errors = self.bundle.statistics.channel_errors(error_level) * self.bundle.climate.std
-        return channel_values(errors.double().cpu().numpy(), observations, self.spec.grid, self.spec.channels)
+        return self._at_observations(errors.double().cpu().numpy(), observations)
 
     def estimate_error_level(
         self,
@@ -259,7 +282,7 @@ class Assimilator:
             anomaly,
             z_b,
             valid_time,
-            ObservationOperator(observations, self.spec.grid, self.spec.channels, self.device),
+            self.operator(observations),
             self._tensor(observations.value),
             self._tensor(self.observation_error(observations)),
         )
@@ -276,7 +299,7 @@ class Assimilator:
             perturbations = self._inflated(
                 climate.normalise(self._tensor(background), valid_time) - anomaly, error_level, noise
             )
-            state = latent.state(centre) + updated(perturbations, latent, noise)
+            state = latent.state(centre) + updated(perturbations, latent.linearised(centre), noise)
         else:
             state = latent.state(self._sample(guided, guided_centre, z_b, settings, noise, progress))
         members = climate.denormalise(state, valid_time)

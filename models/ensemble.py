@@ -38,7 +38,7 @@ def updated(perturbations: Tensor, latent: LatentObservations, generator: torch.
     """(I - K H) dx_b + K e: [member, channel, latitude, longitude] in anomaly units, mean zero."""
     gaussian = latent.prior.gaussian
     noise = torch.randn(len(perturbations), len(latent.error), generator=generator, device=perturbations.device)
-    rhs = centred(noise) - latent.operator(perturbations * latent.scale) / latent.error
+    rhs = centred(noise) - latent.tangent(perturbations * latent.scale) / latent.error
 
     def innovation_covariance(v: Tensor) -> Tensor:
         return v + latent.jacobian(gaussian.times(latent.adjoint(v)))

@@ -1,9 +1,10 @@
 """Observations of the state seen from the latent: y = H(x(w)) + e with x(w) = x_b + D(z_b + L w) - D(z_b).
 
-Residuals use the full decoder and H; the Jacobian uses the decoder's linear part, which carries almost all of it,
-costs no network and is the same for every member.
+Residuals use the full decoder and H; the Jacobian uses the decoder's linear part, which carries almost all of it and costs
+no network, and the derivative of H: at the background, or at the states where it was last `linearised`.
 """
 
+import copy
 from datetime import datetime
 from functools import cached_property
 
@@ -40,8 +41,10 @@ class LatentObservations:
         self.scale = climate.std[:, None, None]
         self.value, self.error = value, error
         self.remainder = background - self._decode(z_b)
-        self.innovation = value - operator(climate.denormalise(background, valid_time))[0]
+        self.first_guess = climate.denormalise(background, valid_time)
+        self.innovation = value - operator(self.first_guess)[0]
         self.background = background
+        self.tangent = operator.linearised(self.first_guess)
 
     def _decode(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, dtype=torch.bfloat16):
@@ -53,16 +56,25 @@ class LatentObservations:
 
     def residual(self, w: Tensor) -> Tensor:
         """R^-1/2 (y - H x(w)): [member, n]. The departure from x_b is taken first, to keep float32 digits."""
-        increment = self.operator((self.state(w) - self.background) * self.scale)
-        return (self.innovation - increment) / self.error
+        increment = (self.state(w) - self.background) * self.scale
+        return (self.innovation - self.operator.change(self.first_guess, increment)) / self.error
+
+    def linearised(self, w: Tensor) -> "LatentObservations":
+        """The same observations, their Jacobian taken at x(w) [member, ...]; itself where H is linear."""
+        if self.operator.linear:
+            return self
+        there = copy.copy(self)
+        state = self.first_guess + (self.state(w) - self.background) * self.scale
+        there.tangent = self.operator.linearised(state)
+        return there
 
     def jacobian(self, dw: Tensor) -> Tensor:
-        """R^-1/2 H S Q L dw, with S the channel scales and Q the linear decoder."""
-        return self.operator(self.autoencoder.decode_linear(self.prior.colour(dw)) * self.scale) / self.error
+        """R^-1/2 H' S Q L dw, with S the channel scales and Q the linear decoder."""
+        return self.tangent(self.autoencoder.decode_linear(self.prior.colour(dw)) * self.scale) / self.error
 
     def adjoint(self, v: Tensor) -> Tensor:
         """The adjoint of `jacobian`."""
-        gridded = self.operator.adjoint(v / self.error) * self.scale
+        gridded = self.tangent.adjoint(v / self.error) * self.scale
         return self.prior.colour_adjoint(self.autoencoder.decode_linear_adjoint(gridded))
 
     def spread(self) -> Tensor:
@@ -80,10 +92,10 @@ class LatentObservations:
         """Replace observed cells by what y says (Repaint): decode, compose by the mask of observation, encode.
 
         At an observed cell of the observed variable the innovation is spread by its interpolation weights, times
-        the share of the prior's variance.
+        the share of the prior's variance; what is made of several variables is shared among them.
         """
-        reach = self.operator.spread(torch.ones_like(self.error)[None])[0]
-        pull = self.operator.spread(self.residual(w) * self.error * self.gain)
+        innovation = self.residual(w) * self.error * self.gain
+        pull, reach = self.linearised(w).tangent.painted(innovation, self.scale[:, 0, 0])
         mask = reach.abs() > 0.05
         x = self.state(w) + torch.where(mask, pull / torch.where(mask, reach, 1.0), 0.0) / self.scale
         with torch.autocast(w.device.type, dtype=torch.bfloat16):

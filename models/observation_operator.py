@@ -1,139 +1,68 @@
-"""H: from gridded states to observed values, linear in the state, with an exact adjoint.
+"""H: from gridded states to observed values, and its derivative with an exact adjoint.
 
-Horizontally bilinear on the sphere (periodic; beyond the last row the neighbour lies across the pole, where the
-wind components change sign). Vertically linear in ln p; geopotential is the cubic Hermite interpolant whose
-slopes are dz/dlnp = -R T, so it uses temperature too.
+Each value is a function f of K predictors, which are linear in the state: y = f(P x) (models/operators/). Where f is the
+identity H is a sparse matrix; elsewhere its derivative at a state is the matrix P times the gradient of f, value by value.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.constants import GAS_CONSTANT
+from models.operators.interpolation import Horizontal, Vertical
+from models.operators.observation_set import ObservationSet
+from models.operators.recipes import Recipe, recipes
+from models.operators.sparse import Interpolation, interpolation
+from models.operators.support import supported, unsupported_reason
+from models.operators.surface import climb
 from models.specification import ChannelSpec, GridSpec
 
-LEVEL_TOLERANCE = 1.01  # a report at 930 hPa counts as 925 hPa
-WIND = ("u", "v", "u10", "v10")
+__all__ = [
+    "ObservationOperator",
+    "ObservationSet",
+    "TangentLinear",
+    "channel_values",
+    "supported",
+    "unsupported_reason",
+]
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ObservationSet:
-    """Observed values, one entry each: arrays of equal length n.
+class _Part:
+    """Values that are not linear in the state: y[rows] = f(P x), with P x [member, k, K]."""
 
-    `pressure` in Pa, NaN for surface variables; `error` the 1-sigma error in the unit of `value` (SI);
-    `time_offset` in hours from the valid time of the analysis.
-    """
+    rows: Tensor
+    predictors: Interpolation
+    recipe: Recipe
 
-    variable: NDArray[np.str_]
-    pressure: Floats
-    latitude: Floats
-    longitude: Floats
-    value: Floats
-    error: Floats
-    time_offset: Floats | None = field(default=None)
+    def columns(self, state: Tensor) -> Tensor:
+        return self.predictors(state).unflatten(1, (len(self.recipe.rows), -1))
 
-    def __len__(self) -> int:
-        return len(self.value)
+    def equivalents(self, columns: Tensor) -> Tensor:
+        assert self.recipe.function is not None
+        return self.recipe.function(columns)
 
-    def select(self, keep: NDArray[np.bool_]) -> "ObservationSet":
-        """The entries where `keep` is true."""
-        offset = None if self.time_offset is None else self.time_offset[keep]
-        return ObservationSet(
-            self.variable[keep],
-            self.pressure[keep],
-            self.latitude[keep],
-            self.longitude[keep],
-            self.value[keep],
-            self.error[keep],
-            offset,
-        )
+    def gradient(self, columns: Tensor) -> Tensor:
+        """df/d(predictors) of each value: [member, k, K]."""
+        with torch.enable_grad():
+            columns = columns.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.equivalents(columns).sum(), columns)
+        return gradient
 
-
-def supported(observations: ObservationSet, channels: tuple[ChannelSpec, ...]) -> NDArray[np.bool_]:
-    """Which observations H can compute: a known variable, between the top and the lowest level. Shape [n]."""
-    known = np.zeros(len(observations), dtype=bool)
-    for variable in {c.variable for c in channels}:
-        chosen = observations.variable == variable
-        levels = [c.level for c in channels if c.variable == variable and c.level is not None]
-        if levels:
-            top, bottom = 100.0 * min(levels) / LEVEL_TOLERANCE, 100.0 * max(levels) * LEVEL_TOLERANCE
-            with np.errstate(invalid="ignore"):
-                chosen &= (observations.pressure >= top) & (observations.pressure <= bottom)
-        known |= chosen
-    placed = np.isfinite(observations.latitude) & np.isfinite(observations.longitude)
-    return known & placed & np.isfinite(observations.value) & (np.abs(observations.latitude) <= 90)
-
-
-def _horizontal(observations: ObservationSet, grid: GridSpec) -> tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]:
-    """Four corner cells [n, 4], their weights [n, 4] and whether a corner lies across the pole [n, 4]."""
-    latitudes, columns = np.array(grid.latitudes), len(grid.longitudes)
-    spacing = 360.0 / columns
-    x = ((observations.longitude - grid.longitudes[0]) % 360.0) / spacing
-    west = np.floor(x).astype(np.int64) % columns
-    east_weight = x - np.floor(x)
-    extended = np.concatenate([[180.0 - latitudes[0]], latitudes, [-180.0 - latitudes[-1]]])
-    north = np.clip(np.searchsorted(-extended, -observations.latitude, side="right") - 1, 0, len(extended) - 2)
-    south_weight = (extended[north] - observations.latitude) / (extended[north] - extended[north + 1])
-    cells, weights, crossed = [], [], []
-    for step, row_weight in ((0, 1 - south_weight), (1, south_weight)):
-        row = north + step - 1
-        beyond = (row < 0) | (row >= len(latitudes))
-        row = np.clip(row, 0, len(latitudes) - 1)
-        for east, column_weight in ((0, 1 - east_weight), (1, east_weight)):
-            column = (west + east + np.where(beyond, columns // 2, 0)) % columns
-            cells.append(row * columns + column)
-            weights.append(row_weight * column_weight)
-            crossed.append(beyond)
-    return np.stack(cells, 1), np.stack(weights, 1), np.stack(crossed, 1)
-
-
-def _vertical(
-    variable: str, pressure: Floats, channels: tuple[ChannelSpec, ...]
-) -> list[tuple[NDArray[np.int64], Floats]]:
-    """Channel indices [k] and weights [k] whose sum gives `variable` at `pressure` [k]."""
-    index = {(c.variable, c.level): i for i, c in enumerate(channels)}
-    levels = sorted(c.level for c in channels if c.variable == variable and c.level is not None)
-    if not levels:
-        return [(np.full(len(pressure), index[variable, None]), np.ones(len(pressure)))]
-    ln_levels = np.log(100.0 * np.array(levels))
-    ln_p = np.clip(np.log(pressure), ln_levels[0], ln_levels[-1])
-    upper = np.clip(np.searchsorted(ln_levels, ln_p, side="right") - 1, 0, len(levels) - 2)
-    width = ln_levels[upper + 1] - ln_levels[upper]
-    s = (ln_p - ln_levels[upper]) / width
-    of = np.array([index[variable, level] for level in levels])
-    if variable != "z":
-        return [(of[upper], 1 - s), (of[upper + 1], s)]
-    temperature = np.array([index["t", level] for level in levels])
-    slope = -GAS_CONSTANT * width
-    return [
-        (of[upper], 2 * s**3 - 3 * s**2 + 1),
-        (of[upper + 1], 3 * s**2 - 2 * s**3),
-        (temperature[upper], (s**3 - 2 * s**2 + s) * slope),
-        (temperature[upper + 1], (s**3 - s**2) * slope),
-    ]
-
-
-class _SparseProduct(torch.autograd.Function):
-    """matrix @ x with the transpose as its derivative (sparse matrices have no autograd of their own on all devices)."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-        ctx.transpose = transpose  # type: ignore[attr-defined]
-        return (matrix @ x.T).T
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return (ctx.transpose @ gradient.T).T, None, None  # type: ignore[attr-defined]
+    def usual_gradient(self, columns: Tensor) -> Tensor:
+        """The gradient where only the size of errors is asked for."""
+        usual = self.recipe.usual_gradient
+        return self.gradient(columns) if usual is None else usual(columns)
 
 
 class ObservationOperator:
-    """The linear map H for one set of observations, as a sparse matrix [n, channel * latitude * longitude].
+    """H for one set of observations.
 
+    `ground` [latitude, longitude]: height of the model's ground, gpm; None: surface values are compared as they are.
     Raises ValueError when an observation is not `supported`.
     """
 
@@ -143,65 +72,169 @@ class ObservationOperator:
         grid: GridSpec,
         channels: tuple[ChannelSpec, ...],
         device: torch.device | str = "cpu",
+        ground: Floats | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        unsupported = ~supported(observations, channels)
-        if unsupported.any():
-            first = int(np.argmax(unsupported))
-            raise ValueError(
-                f"{int(unsupported.sum())} observations cannot be computed from the state, the first is "
-                f"{observations.variable[first]} at {observations.pressure[first]} Pa; filter with supported()"
-            )
+        _refuse_unsupported(observations, channels, ground is not None)
         self.shape = (len(channels), len(grid.latitudes), len(grid.longitudes))
-        cells_per_channel = self.shape[1] * self.shape[2]
-        cells, horizontal, crossed = _horizontal(observations, grid)
-        rows, columns, values, own = [], [], [], []
-        for variable in np.unique(observations.variable):
-            chosen = np.flatnonzero(observations.variable == variable)
-            flip = np.where(crossed[chosen] & (variable in WIND), -1.0, 1.0)
-            for channel, weight in _vertical(str(variable), observations.pressure[chosen], channels):
-                columns.append((channel[:, None] * cells_per_channel + cells[chosen]).ravel())
-                values.append((weight[:, None] * horizontal[chosen] * flip).ravel())
-                rows.append(np.repeat(chosen, 4))
-                own.append(np.repeat([channels[index].variable == variable for index in channel], 4))
-        size = (len(observations), cells_per_channel * len(channels))
-        indices = torch.from_numpy(
-            np.stack([np.concatenate([*rows, []]), np.concatenate([*columns, []])]).astype(np.int64)
-        )
-        weights = torch.from_numpy(np.concatenate([*values, []]).astype(np.float32))
-        matrix = torch.sparse_coo_tensor(indices, weights, size, device=device, check_invariants=False).coalesce()
-        self.matrix, self.transpose = matrix.to_sparse_csr(), matrix.t().coalesce().to_sparse_csr()
-        kept = torch.from_numpy(np.concatenate([*own, []]).astype(bool))
-        direct = torch.sparse_coo_tensor(
-            indices[:, kept].flip(0), weights[kept], size[::-1], device=device, check_invariants=False
-        )
-        self.footprint = direct.coalesce().to_sparse_csr()
+        horizontal, cells, n = Horizontal.of(observations, grid), self.shape[1] * self.shape[2], len(observations)
+        made = list(recipes(observations, Vertical(channels), climb(observations, grid, ground)))
+        direct = [(r.rows, r.rows, r.predictors[0]) for r in made if r.function is None]
+        self._direct = interpolation(direct, n, horizontal, channels, cells, device, dtype)
+        self.matrix, self.transpose, self.footprint = (
+            self._direct.matrix, self._direct.transpose, self._direct.footprint,
+        )  # fmt: skip
+        self._offset: Tensor | None = None
+        if any(r.offset is not None for r in made):
+            offset = np.zeros(n)
+            for r in made:
+                offset[r.rows] = 0.0 if r.offset is None else r.offset
+            self._offset = torch.from_numpy(offset).to(device=device, dtype=dtype)
+        self._parts = []
+        for r in made:
+            if r.function is not None:
+                count, k = len(r.rows), len(r.predictors)
+                wanted = [(np.arange(count) * k + j, np.arange(count), p) for j, p in enumerate(r.predictors)]
+                predictors = interpolation(wanted, count * k, horizontal.select(r.rows), channels, cells, device, dtype)
+                self._parts.append(_Part(torch.from_numpy(r.rows).to(device), predictors, r))
+
+    @property
+    def linear(self) -> bool:
+        """Whether H(x + dx) - H(x) is the same for every x."""
+        return not self._parts
 
     def __call__(self, state: Tensor) -> Tensor:
-        """H x: [member, channel, latitude, longitude] -> [member, n], differentiable."""
-        result: Tensor = _SparseProduct.apply(  # type: ignore[no-untyped-call]
-            state.flatten(1), self.matrix, self.transpose
-        )
-        return result
+        """H(x): [member, channel, latitude, longitude] SI -> [member, n], differentiable."""
+        values = self._direct(state)
+        if self._offset is not None:
+            values = values + self._offset
+        for part in self._parts:
+            values = values.index_copy(1, part.rows, part.equivalents(part.columns(state)))
+        return values
+
+    def change(self, state: Tensor, increment: Tensor) -> Tensor:
+        """H(x + dx) - H(x): [member, n], differentiable in dx; keeps the digits of a small dx in float32."""
+        values = self._direct(increment)
+        for part in self._parts:
+            columns = part.columns(state)
+            difference = part.equivalents(columns + part.columns(increment)) - part.equivalents(columns)
+            values = values.index_copy(1, part.rows, difference)
+        return values
+
+    def linearised(self, state: Tensor | None) -> "TangentLinear":
+        """The derivative of H at a state [member or 1, ...], which may be None where H is linear."""
+        if state is None and self._parts:
+            raise ValueError("these observations are not linear in the state: say where to linearise")
+        gradients = [part.gradient(part.columns(state)) for part in self._parts if state is not None]
+        return TangentLinear(self, gradients)
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """H^T v: [member, n] -> [member, channel, latitude, longitude]."""
-        return (self.transpose @ values.T).T.reshape(-1, *self.shape)
+        """`TangentLinear.adjoint` of a set that is linear in the state. Raises ValueError for others."""
+        return self.linearised(None).adjoint(values)
 
     def spread(self, values: Tensor) -> Tensor:
-        """`adjoint`, but only onto the cells of the observed variable itself: its unit stays (z leaves T alone)."""
+        """Onto the cells of the observed variable itself, by interpolation weights (z leaves T alone): its unit stays.
+
+        Only of the values that are linear in the state.
+        """
         return (self.footprint @ values.T).T.reshape(-1, *self.shape)
+
+    def scale(self, per_channel: Tensor, state: Tensor) -> Tensor:
+        """The size [n] of errors of `per_channel` [channel] (SI) in each value, of independent predictors; at `state` [1, ...]."""
+        spread = (per_channel[:, None, None] * torch.ones(self.shape, device=per_channel.device)).flatten()
+        variance = self._direct.sizes(spread).square()
+        for part in self._parts:
+            own = part.predictors.sizes(spread).unflatten(0, (len(part.rows), -1))
+            gradient = part.usual_gradient(part.columns(state))[0]
+            variance = variance.index_copy(0, part.rows, (gradient * own).square().sum(dim=-1))
+        return variance.sqrt()
+
+
+class TangentLinear:
+    """The derivative of H at some states, and its adjoint: linear maps between increments and observed values."""
+
+    def __init__(self, operator: ObservationOperator, gradients: list[Tensor]) -> None:
+        self._operator, self._gradients = operator, gradients
+        self._parts = list(zip(operator._parts, gradients, strict=True))
+
+    def __call__(self, increment: Tensor) -> Tensor:
+        """H' dx: [member, channel, latitude, longitude] SI -> [member, n]."""
+        values = self._operator._direct(increment)
+        for part, gradient in self._parts:
+            values = values.index_copy(1, part.rows, (gradient * part.columns(increment)).sum(dim=-1))
+        return values
+
+    def adjoint(self, values: Tensor) -> Tensor:
+        """H'^T v: [member, n] -> [member, channel, latitude, longitude]."""
+        flat = (self._operator.transpose @ values.T).T
+        for part, gradient in self._parts:
+            weighted = (gradient * values[:, part.rows, None]).flatten(1)
+            flat = flat + (part.predictors.transpose @ weighted.T).T
+        return flat.reshape(-1, *self._operator.shape)
+
+    def painted(self, values: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Innovations [member, n] on the cells that they speak of, and how much reaches each cell: both
+        [member or 1, channel, latitude, longitude].
+
+        A value that is a function of several predictors is shared among them as by the gain D g / (g D g) of errors
+        `std` [channel] (SI): the smallest change, in units of `std`, that has this effect.
+        """
+        operator, shape = self._operator, self._operator.shape
+        ones = torch.ones_like(values[:1])
+        pull, reach = ((operator.footprint @ v.T).T for v in (values, ones))
+        spread = (std[:, None, None] * torch.ones(shape, device=std.device)).flatten()
+        for part, gradient in self._parts:
+            back = part.predictors.footprint
+            variance = part.predictors.sizes(spread).unflatten(0, (len(part.rows), -1)).square()
+            gain = variance * gradient / (gradient.square() * variance).sum(dim=-1, keepdim=True).clamp_min(1e-20)
+            pull = pull + (back @ (gain * values[:, part.rows, None]).flatten(1).T).T
+            touched = (gain != 0).any(dim=0, keepdim=True).to(values)
+            reach = reach + (back @ touched.flatten(1).T).T
+        return pull.reshape(-1, *shape), reach.reshape(-1, *shape)
+
+
+def _refuse_unsupported(observations: ObservationSet, channels: tuple[ChannelSpec, ...], ground: bool) -> None:
+    reasons = unsupported_reason(observations, channels, ground)
+    unsupported = reasons != ""
+    if unsupported.any():
+        first = int(np.argmax(unsupported))
+        raise ValueError(
+            f"{int(unsupported.sum())} observations cannot be computed from the state, the first is "
+            f"{observations.variable[first]} at {observations.pressure[first]} Pa ({reasons[first]}); "
+            "filter with supported()"
+        )
 
 
 def channel_values(
-    per_channel: Floats, observations: ObservationSet, grid: GridSpec, channels: tuple[ChannelSpec, ...]
+    per_channel: Floats,
+    observations: ObservationSet,
+    grid: GridSpec,
+    channels: tuple[ChannelSpec, ...],
+    reference: Tensor | None = None,
+    ground: Floats | None = None,
 ) -> Floats:
-    """A per-channel scale (a standard deviation, say) at each observation, linear in ln p: [n]."""
-    out = np.empty(len(observations))
+    """A per-channel scale (a standard deviation, say) at each observation, linear in ln p: [n].
+
+    What is no channel of the state is made of several: there it is the size of independent errors of this scale, at
+    the state `reference` [1, channel, latitude, longitude] (SI).
+    """
+    out, vertical = np.full(len(observations), np.nan), Vertical(channels)
+    by_height = observations.by_height()
+    direct = {c.variable for c in channels}
     for variable in np.unique(observations.variable):
-        chosen = observations.variable == variable
-        parts = _vertical(str(variable), observations.pressure[chosen], channels)[:2]
-        if len(parts) == 2:  # z: the two Hermite weights of z itself sum to one
-            out[chosen] = sum(per_channel[channel] * weight for channel, weight in parts)
-        else:
-            out[chosen] = per_channel[parts[0][0]]
+        rows = np.flatnonzero((observations.variable == variable) & ~by_height)
+        if variable in direct:
+            parts = vertical.at_pressure(str(variable), observations.pressure[rows])[:2]
+            if len(parts) == 2:  # z: the two Hermite weights of z itself sum to one
+                out[rows] = sum(per_channel[channel] * weight for channel, weight in parts)
+            else:
+                out[rows] = per_channel[parts[0][0]]
+    derived = np.flatnonzero(np.isnan(out))
+    if len(derived):
+        if reference is None:
+            raise ValueError("the size of errors of derived variables needs a reference state")
+        some = observations.select(derived)
+        operator = ObservationOperator(some, grid, channels, reference.device, ground)
+        scale = operator.scale(torch.from_numpy(np.asarray(per_channel)).to(reference), reference)
+        out[derived] = scale.double().cpu().numpy()
     return out

@@ -26,7 +26,8 @@ Progress = Callable[[float], None]
 class Observations:
     """n observed values: `pressure` in Pa (nan for surface variables), degrees, SI values and 1-sigma errors.
 
-    `time_offset`: hours from the valid time of the analysis.
+    `time_offset`: hours from the valid time of the analysis. `height` in m above sea level, of the station or of a
+    value without a pressure; `pressure_top` in Pa, where a layer from `pressure` ends; nan: none.
     """
 
     variable: npt.NDArray[np.str_]
@@ -36,13 +37,15 @@ class Observations:
     value: Doubles
     error: Doubles
     time_offset: Doubles
+    height: Doubles | None = None
+    pressure_top: Doubles | None = None
 
     def __len__(self) -> int:
         return len(self.value)
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "Observations":
         """The values for which `chosen` [n] is true."""
-        return Observations(**{name: column[chosen] for name, column in vars(self).items()})
+        return Observations(**{k: None if column is None else column[chosen] for k, column in vars(self).items()})
 
     def inflated(self, factor: float) -> "Observations":
         """The same values, believed less: errors times `factor`."""
@@ -70,7 +73,7 @@ class Model(Protocol):
         """[n]: the variable is known and its level is bracketed by the bundle's."""
 
     def equivalents(self, state: Array, observations: Observations) -> Array:
-        """H(x): [member, n], in the units of the observations."""
+        """H(x): [member, n], in the units of the observations; wind directions within 180 degrees of the observed."""
 
     def observation_error(self, observations: Observations) -> Doubles:
         """1-sigma errors as the analysis takes them: instrument, representativeness, time offset: [n]."""

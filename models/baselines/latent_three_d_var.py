@@ -12,7 +12,6 @@ from models.assimilation import Assimilator
 from models.baselines.three_d_var import CostFunction, VarianceSettings, to_states
 from models.evaluation.method import Given, States
 from models.latent_observations import LatentObservations
-from models.observation_operator import ObservationOperator
 
 
 class LatentThreeDVar:
@@ -34,7 +33,7 @@ class LatentThreeDVar:
 
     def _problem(self, given: Given) -> LatentObservations:
         assimilator = self.assimilator
-        bundle, spec, device = assimilator.bundle, assimilator.spec, assimilator.device
+        bundle, device = assimilator.bundle, assimilator.device
         level = self.settings.level(assimilator, given.lead_hours)
         mean = given.background.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         anomaly = bundle.climate.normalise(torch.from_numpy(mean).to(device), given.valid_time)
@@ -46,7 +45,7 @@ class LatentThreeDVar:
             anomaly,
             bundle.autoencoder.encode(anomaly),
             given.valid_time,
-            ObservationOperator(observations, spec.grid, spec.channels, device),
+            assimilator.operator(observations),
             torch.from_numpy(observations.value).float().to(device),
             torch.from_numpy(assimilator.observation_error(observations)).float().to(device),
         )
@@ -64,6 +63,7 @@ class LatentThreeDVar:
 
         v = torch.zeros_like(problem.z_b)
         for _ in range(self.outer):
+            problem = problem.linearised(root(v))
             departure = problem.residual(root(v)) + tangent(v)  # linearised about v
             v = CostFunction(tangent, adjoint, departure).minimum(self.iterations, self.tolerance)
         climate = self.assimilator.bundle.climate

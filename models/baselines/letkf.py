@@ -61,6 +61,15 @@ def relax_spread(prior: Tensor, posterior: Tensor, relaxation: float) -> Tensor:
     return posterior * (1 + relaxation * (before / after.clamp_min(1e-12) - 1))
 
 
+def _equivalents(observed: Observed, ensemble: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Perturbations of H(x) about their mean [member, n], SI, and the whitened departures of that mean [n]."""
+    if observed.operator.linear:  # keeps the digits of the perturbations
+        return observed.at(ensemble - mean), observed.departures(mean)[0]
+    values = observed.operator(ensemble)
+    centre = values.mean(dim=0)
+    return values - centre, (observed.value - centre) / observed.error
+
+
 class Letkf:
     """An ensemble in, an ensemble out; around a single background the first ensemble is drawn from B."""
 
@@ -112,8 +121,8 @@ class Letkf:
         observed = Observed.of(self.assimilator, given)
         mean = ensemble.mean(dim=0, keepdim=True)
         perturbations = ensemble - mean
-        centre = observed.departures(mean)[0]
-        equivalents = (observed.operator(perturbations) / observed.error).T.contiguous()
+        spread, centre = _equivalents(observed, ensemble, mean)
+        equivalents = (spread / observed.error).T.contiguous()
         weights = self._weights(given, equivalents, centre)
         increment, posterior = self._apply(perturbations, *weights)
         posterior = relax_spread(perturbations, posterior, self.settings.relaxation)
@@ -124,7 +133,10 @@ class Letkf:
         grid, settings = self._grid, self.settings
         observations = given.observations
         sites = unit_vectors(observations.latitude, observations.longitude)
-        aside = np.abs(grid.heights[:, None] - observation_heights(observations.pressure)) / settings.vertical_ln_p
+        aside = (
+            np.abs(grid.heights[:, None] - observation_heights(observations.nominal_pressure()))
+            / settings.vertical_ln_p
+        )
         vertical = gaspari_cohn(torch.from_numpy(aside).float())
         k = perturbations.shape[1]
         shape = (len(grid.points), len(grid.heights), k)

@@ -1,11 +1,12 @@
 """Incremental 3D-Var: J(v) = 1/2 |v|^2 + 1/2 |R^-1/2 (y - H(x_b + S U v))|^2 with B = U U^T.
 
-The control vector v preconditions the problem (Lorenc 1988; Courtier et al. 1994). H is linear, so the minimum
-solves (I + A^T A) v = A^T d with A = R^-1/2 H S U, by conjugate gradients; S are the scales of the channels.
+The control vector v preconditions the problem (Lorenc 1988; Courtier et al. 1994). With H linearised the minimum
+solves (I + A^T A) v = A^T d with A = R^-1/2 H' S U, by conjugate gradients; S are the scales of the channels. Where H is not
+linear that is one of a few outer loops (Gauss-Newton).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,43 +17,56 @@ from models.covariance.balanced import BackgroundCovariance
 from models.covariance.store import BalancedStatistics
 from models.diffusion.guidance import conjugate_gradients
 from models.evaluation.method import Given, States
-from models.observation_operator import ObservationOperator
+from models.observation_operator import ObservationOperator, TangentLinear
 
 Linear = Callable[[Tensor], Tensor]
+
+OUTER_LOOPS = 3  # where H is not linear
 
 
 @dataclass(frozen=True)
 class Observed:
-    """The observations of one analysis as a least-squares problem in anomaly units, whitened by R."""
+    """The observations of one analysis as a least-squares problem in anomaly units, whitened by R.
+
+    `at`: the derivative of H at the state where it was last `linearised`.
+    """
 
     operator: ObservationOperator
     scale: Tensor
     value: Tensor
     error: Tensor
+    at: TangentLinear
 
     @classmethod
     def of(cls, assimilator: Assimilator, given: Given) -> "Observed":
         """R holds instrument error and time offset; the autoencoder's floor is no matter of these methods."""
-        spec, device = assimilator.spec, assimilator.device
+        device = assimilator.device
         error = assimilator.observation_error(given.observations, autoencoder=False)
+        operator = assimilator.operator(given.observations)
+        mean = given.background.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         return cls(
-            ObservationOperator(given.observations, spec.grid, spec.channels, device),
+            operator,
             assimilator.bundle.climate.std[:, None, None],
             torch.from_numpy(given.observations.value).float().to(device),
             torch.from_numpy(error).float().to(device),
+            operator.linearised(torch.from_numpy(mean).to(device)),
         )
+
+    def linearised(self, state: Tensor) -> "Observed":
+        """With the derivative of H at `state` [1, channel, ...] SI; itself where H is linear."""
+        return self if self.operator.linear else replace(self, at=self.operator.linearised(state))
 
     def departures(self, state: Tensor) -> Tensor:
         """R^-1/2 (y - H x): [member, channel, ...] SI -> [member, n]."""
         return (self.value - self.operator(state)) / self.error
 
     def tangent(self, increment: Tensor) -> Tensor:
-        """R^-1/2 H S dx: [member, channel, ...] anomaly units -> [member, n]."""
-        return self.operator(increment * self.scale) / self.error
+        """R^-1/2 H' S dx: [member, channel, ...] anomaly units -> [member, n]."""
+        return self.at(increment * self.scale) / self.error
 
     def adjoint(self, values: Tensor) -> Tensor:
         """The adjoint of `tangent`."""
-        return self.operator.adjoint(values / self.error) * self.scale
+        return self.at.adjoint(values / self.error) * self.scale
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,11 @@ class ThreeDVar:
         observed = Observed.of(self.assimilator, given)
         level = self.settings.level(self.assimilator, given.lead_hours)
         covariance = self.statistics.at(level)
-        cost = cost_function(covariance, observed, observed.departures(background))
-        increment = covariance.root(cost.minimum(self.iterations, self.tolerance))
+        increment = torch.zeros_like(background)
+        for _ in range(1 if observed.operator.linear else OUTER_LOOPS):
+            state = background + increment * observed.scale
+            observed = observed.linearised(state)
+            departure = observed.departures(state) + observed.tangent(increment)  # linearised about the state
+            cost = cost_function(covariance, observed, departure)
+            increment = covariance.root(cost.minimum(self.iterations, self.tolerance))
         return to_states(self.assimilator, background + increment * observed.scale)

@@ -24,6 +24,10 @@ class Observed(Protocol):
         """R^-1/2 (y - h(x)), differentiable in x."""
         ...
 
+    def linearised(self, x: Tensor) -> "Observed":
+        """The same observations with J taken at x [member, ...]; itself where h is linear."""
+        ...
+
     def jacobian(self, dx: Tensor) -> Tensor:
         """R^-1/2 J dx."""
         ...
@@ -61,7 +65,7 @@ def conjugate_gradients(times: Callable[[Tensor], Tensor], b: Tensor, iterations
 class Mmps:
     """Moment matching (MMPS, Rozet et al. 2024): p(y | x_t) = N(h(E[x_0 | x_t]), R + J V_t J^T), by Gauss-Newton.
 
-    E[x_0 | x_t, y] = E[x_0 | x_t] + V_t J^T (I + J V_t J^T)^-1 r. V_t is the analytic covariance of the Gaussian
+    E[x_0 | x_t, y] = E[x_0 | x_t] + V_t J^T (I + J V_t J^T)^-1 r, J taken at E[x_0 | x_t] of each member. V_t is the analytic covariance of the Gaussian
     reference prior, not the network's Jacobian: no derivative of the network is needed.
     """
 
@@ -83,13 +87,14 @@ class Mmps:
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         estimate = self.denoise(x, level)
+        observed = self.observed.linearised(estimate)
 
         def innovation_covariance(v: Tensor) -> Tensor:
-            return v + self.observed.jacobian(self.covariance(self.observed.adjoint(v), level))
+            return v + observed.jacobian(self.covariance(observed.adjoint(v), level))
 
-        residual = self.observed.residual(estimate)
+        residual = observed.residual(estimate)
         v = conjugate_gradients(innovation_covariance, residual, self.iterations, self.tolerance)
-        return estimate + self.covariance(self.observed.adjoint(v), level)
+        return estimate + self.covariance(observed.adjoint(v), level)
 
 
 class Dps:

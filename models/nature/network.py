@@ -211,11 +211,11 @@ class Network:
         longitude: Floats,
         variables: tuple[str, ...] = _SURFACE,
     ) -> list[_Reports]:
-        none, height = np.full(len(names), np.nan), truth.static("orography", latitude, longitude)
-        reports = np.arange(len(names))
+        # stations stand on the model's own ground, whose height is not that of `orography` (spectrally cut): they name none
+        none, reports = np.full(len(names), np.nan), np.arange(len(names))
         return [
             _Reports.of(
-                kind, reports, variable, names, time, latitude, longitude, none, height,
+                kind, reports, variable, names, time, latitude, longitude, none, none,
                 truth.surface(variable, time, latitude, longitude),
             )
             for variable in variables

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from service.observations.conversions import standard_atmosphere_pressure
 from service.observations.reasons import Reason
-from service.observations.table import REJECTED_SCHEMA, SURFACE_VARIABLES, TYPES, VARIABLES, columns_to_table
+from service.observations.table import (
+    LAYER_VARIABLES,
+    REJECTED_SCHEMA,
+    SURFACE_VARIABLES,
+    TYPES,
+    VARIABLES,
+    columns_to_table,
+)
 
 # What each variable can have on Earth up to 1 Pa, in SI units, with room for records.
 RANGES: dict[str, tuple[float, float]] = {
@@ -29,15 +36,31 @@ RANGES: dict[str, tuple[float, float]] = {
     "t2m": (170.0, 340.0),
     "u10": (-120.0, 120.0),
     "v10": (-120.0, 120.0),
+    "ws": (0.0, 250.0),
+    "wdir": (0.0, 360.0),
+    "rh": (0.0, 1.6),
+    "td": (100.0, 320.0),
+    "gh": (-1_000.0, 100_000.0),
+    "h": (-1_000.0, 100_000.0),
     "refractivity": (0.0, 600.0),
+    "tlayer": (130.0, 350.0),
+    "tb": (130.0, 350.0),
+    "msl": (85_000.0, 110_000.0),
+    "td2m": (150.0, 320.0),
+    "rh2m": (0.0, 1.6),
+    "ws10": (0.0, 120.0),
+    "wdir10": (0.0, 360.0),
 }
-PLACED_BY_HEIGHT = "refractivity"  # its profiles come at geometric heights, and stay there
+NEEDS_PRESSURE = ("z", "gh", "h", *LAYER_VARIABLES)  # at a height the first three are that height again
 PRESSURE_RANGE = (1.0, 110_000.0)  # Pa
 HEIGHT_RANGE = (-1_000.0, 100_000.0)  # m
-STANDARD_HEIGHTS = (-690.0, 20_000.0)  # m; what a pressure is computed for: 1099 hPa to the end of the isothermal layer
+STANDARD_HEIGHTS = (
+    -690.0,
+    20_000.0,
+)  # m; where the standard atmosphere is known: 1099 hPa to the isothermal layer's end
 FIRST_TIME, LAST_TIME = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")
 
-_NUMBERS = ("latitude", "longitude", "pressure", "height", "value", "error", "preqc")
+_NUMBERS = ("latitude", "longitude", "pressure", "height", "value", "error", "preqc", "pressure_top")
 _NAMES = ("variable", "type", "station", "source")
 _TIMES = ("time", "receipt_time")
 
@@ -122,6 +145,7 @@ def check_rows(rows: RawRows, source: str, receipt_time: datetime, notes: list[s
         _check_value_present(rows)
         _check_position(rows)
         placed = _place_by_height(rows)
+        _check_layer(rows)
         _check_time(rows)
         _check_range(rows)
         # stored as a whole number of per cent, rounded down
@@ -168,24 +192,27 @@ def _check_position(rows: RawRows) -> None:
     turned = (c["longitude"] + 180.0) % 360.0 - 180.0
     east = good_longitude & (c["longitude"] >= 180.0)
     c["longitude"] = np.where(east, turned, c["longitude"])
-    for name, (low, high) in (("pressure", PRESSURE_RANGE), ("height", HEIGHT_RANGE)):
+    for name, (low, high) in (
+        ("pressure", PRESSURE_RANGE),
+        ("pressure_top", PRESSURE_RANGE),
+        ("height", HEIGHT_RANGE),
+    ):
         given = ~np.isnan(c[name])
         impossible = given & ~((c[name] >= low) & (c[name] <= high))
         rows.refuse(
             impossible,
             Reason.POSITION_INVALID,
             lambda i, name=name, low=low, high=high: (  # type: ignore[misc]
-                f"{name} {c[name][i]:.9g} is not within [{low:g}, {high:g}] {'Pa' if name == 'pressure' else 'm'}"
+                f"{name} {c[name][i]:.9g} is not within [{low:g}, {high:g}] {'m' if name == 'height' else 'Pa'}"
             ),
         )
 
 
 def _place_by_height(rows: RawRows) -> NDArray[np.bool_]:
-    """Give upper-air values without a pressure that of the ICAO standard atmosphere at their height; which ones [n].
+    """Give aircraft without a pressure that of the ICAO standard atmosphere at their height; which ones [n].
 
-    That is exact for aircraft, whose altimeters compute the height from pressure so, and good enough for winds, which
-    change little with height. Temperature and humidity of others would err by more than they are worth, and a
-    geopotential at a height is no observation at all: those are refused. docs/observations.md has the figures.
+    That is exact: their altimeters compute the height from pressure so. All others keep their height, at which the
+    model's equivalent is made. A geopotential at a height is no observation at all, it is refused.
     """
     c = rows.columns
     variable, low, high = c["variable"].astype(str), *STANDARD_HEIGHTS
@@ -193,31 +220,39 @@ def _place_by_height(rows: RawRows) -> NDArray[np.bool_]:
     rows.refuse(
         lacking & np.isnan(c["height"]), Reason.POSITION_INVALID, "an upper-air value needs a pressure or a height"
     )
-    lacking &= variable != PLACED_BY_HEIGHT
-    placeable = np.isin(variable, ("u", "v")) | ((c["type"].astype(str) == "amdar") & (variable != "z"))
     rows.refuse(
-        lacking & ~placeable,
+        lacking & np.isin(variable, NEEDS_PRESSURE),
         Reason.POSITION_INVALID,
-        lambda i: (
-            f"{variable[i]} of type {c['type'][i]} has a height and no pressure, give its pressure: "
-            "only aircraft and winds are placed by height"
-        ),
+        lambda i: f"{variable[i]} has a height and no pressure, give its pressure",
     )
+    aircraft = c["type"].astype(str) == "amdar"
     rows.refuse(
-        lacking & ~((c["height"] >= low) & (c["height"] <= high)),
+        lacking & (variable != "refractivity") & ~((c["height"] >= low) & (c["height"] <= high)),
         Reason.POSITION_INVALID,
         lambda i: f"height {c['height'][i]:.9g} is not within [{low:g}, {high:g}] m, give the pressure instead",
     )
-    placed: NDArray[np.bool_] = lacking & (rows.reason == 0)
+    placed: NDArray[np.bool_] = lacking & aircraft & (rows.reason == 0)
     c["pressure"] = np.where(placed, standard_atmosphere_pressure(c["height"]), c["pressure"])
     return placed
+
+
+def _check_layer(rows: RawRows) -> None:
+    """A layer needs two pressures, its top above its bottom; nothing else has a top."""
+    c = rows.columns
+    layer = c["variable"].astype(str) == "tlayer"
+    rows.refuse(
+        layer & ~(c["pressure_top"] < c["pressure"]),
+        Reason.POSITION_INVALID,
+        lambda i: f"tlayer needs pressure_top above its pressure, got {c['pressure_top'][i]:.9g} Pa",
+    )
+    c["pressure_top"] = np.where(layer, c["pressure_top"], np.nan)
 
 
 def _placing_note(rows: RawRows, placed: NDArray[np.bool_]) -> list[str]:
     count = int((placed & (rows.reason == 0)).sum())
     if count == 0:
         return []
-    return [f"{count} values without a pressure got that of the ICAO standard atmosphere at their height"]
+    return [f"{count} values of aircraft without a pressure got that of the ICAO standard atmosphere at their height"]
 
 
 def _check_time(rows: RawRows) -> None:

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 NAMES = {
     "z": "geopotential", "t": "airTemperature", "u": "windEastward", "v": "windNorthward", "q": "specificHumidity",
     "sp": "stationPressure", "t2m": "airTemperatureAt2M", "u10": "windEastwardAt10M", "v10": "windNorthwardAt10M",
-    "refractivity": "atmosphericRefractivity",
+    "refractivity": "atmosphericRefractivity", "ws": "windSpeed", "wdir": "windDirection", "rh": "relativeHumidity",
+    "td": "dewPointTemperature", "gh": "geopotentialHeight", "h": "geometricHeight", "tlayer": "layerMeanTemperature",
+    "tb": "brightnessTemperature", "msl": "pressureReducedToMeanSeaLevel", "td2m": "dewPointTemperatureAt2M",
+    "rh2m": "relativeHumidityAt2M", "ws10": "windSpeedAt10M", "wdir10": "windDirectionAt10M",
 }  # fmt: skip
 UNITS = {
     "z": "m2 s-2", "t": "K", "u": "m s-1", "v": "m s-1", "q": "kg kg-1", "sp": "Pa", "t2m": "K", "u10": "m s-1",
-    "v10": "m s-1", "refractivity": "1",
+    "v10": "m s-1", "refractivity": "1", "ws": "m s-1", "wdir": "degree", "rh": "1", "td": "K", "gh": "m", "h": "m",
+    "tlayer": "K", "tb": "K", "msl": "Pa", "td2m": "K", "rh2m": "1", "ws10": "m s-1", "wdir10": "degree",
 }  # fmt: skip
 _FILL_FLOAT, _FILL_INT = np.float32(-3.4028235e38), np.int32(-2147483643)
 # JCSDA/ufo QCflags.h
@@ -46,6 +50,7 @@ EFFECTIVE_QC = {
     Reason.THINNED: _THINNED, Reason.FIRST_GUESS: _FIRST_GUESS,
 }  # fmt: skip
 _PLACE = ("time", "latitude", "longitude", "pressure", "height", "station", "type")
+_LAYER = "pressure_top"
 
 
 def write_ioda(table: pa.Table, path: str | Path) -> None:
@@ -62,13 +67,14 @@ def write_ioda(table: pa.Table, path: str | Path) -> None:
     if not table.num_rows:
         raise ValueError("an IODA file without locations cannot be read by its tools")
     columns = _columns(table)
+    columns.setdefault(_LAYER, np.full(table.num_rows, np.nan))
     location, count = _locations(columns)
     with h5py.File(path, "w") as file:
         file.attrs["_ioda_layout"], file.attrs["_ioda_layout_version"] = "ObsGroup", np.int32(0)
         file.create_dataset("Location", data=np.arange(count, dtype=np.int64)).make_scale("Location")
         first = np.full(count, -1)
         first[location[::-1]] = np.arange(len(location))[::-1]
-        _write_metadata(file, {name: columns[name][first] for name in (*_PLACE, "source")})
+        _write_metadata(file, {name: columns[name][first] for name in (*_PLACE, _LAYER, "source")})
         for variable in dict.fromkeys(columns["variable"].tolist()):
             rows = np.flatnonzero(columns["variable"] == variable)
             _write_variable(file, variable, {k: v[rows] for k, v in columns.items()}, location[rows], count)
@@ -95,7 +101,7 @@ def _locations(columns: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], int
     places: dict[tuple[Any, ...], int] = {}
     seen: dict[tuple[Any, ...], int] = {}
     keys = zip(*(np.nan_to_num(columns[n], nan=-9e9).tolist() if columns[n].dtype.kind == "f"
-                 else columns[n].tolist() for n in _PLACE), strict=True)  # fmt: skip
+                 else columns[n].tolist() for n in (*_PLACE, _LAYER)), strict=True)  # fmt: skip
     for i, (place, variable) in enumerate(zip(keys, columns["variable"].tolist(), strict=True)):
         repeat = seen.get((place, variable), 0)
         seen[place, variable] = repeat + 1
@@ -107,7 +113,7 @@ def _write_metadata(file: "h5py.File", columns: dict[str, NDArray[Any]]) -> None
     meta = file.create_group("MetaData")
     for name, theirs, units in (
         ("latitude", "latitude", "degrees_north"), ("longitude", "longitude", "degrees_east"),
-        ("pressure", "pressure", "Pa"), ("height", "height", "m"),
+        ("pressure", "pressure", "Pa"), ("height", "height", "m"), (_LAYER, "pressureTop", "Pa"),
     ):  # fmt: skip
         fill = np.float64(_FILL_FLOAT)
         _put(meta, theirs, np.where(np.isnan(columns[name]), fill, columns[name]), fill, units)

@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping
 
-VARNO: Mapping[str, int] = {"z": 1, "t": 2, "u": 3, "v": 4, "q": 7, "t2m": 39, "u10": 41, "v10": 42, "sp": 110}
-VARIABLE_OF: Mapping[int, str] = {number: name for name, number in VARNO.items()}
+VARNO: Mapping[str, int] = {
+    "z": 1, "t": 2, "u": 3, "v": 4, "q": 7, "rh": 29, "t2m": 39, "td2m": 40, "u10": 41, "v10": 42, "rh2m": 58, "td": 59,
+    "msl": 108, "sp": 110, "wdir": 111, "wdir10": 111, "ws": 112, "ws10": 112, "tb": 119,
+}  # fmt: skip
+VARIABLE_OF: Mapping[int, str] = {number: name for name, number in reversed(VARNO.items())}
+AT_10_M: Mapping[str, str] = {"wdir": "wdir10", "ws": "ws10"}
+"""One number for two: what they are in reports from the surface."""
 
 # type -> (obstype, codetype)
 OBSTYPE_CODETYPE: Mapping[str, tuple[int, int]] = {
@@ -16,6 +21,7 @@ OBSTYPE_CODETYPE: Mapping[str, tuple[int, int]] = {
     "pilot": (6, 32),
     "scatterometer": (9, 139),
     "gnssro": (10, 250),
+    "sounder": (7, 210),
 }
 TYPE_OF_OBSTYPE: Mapping[int, str] = {number: name for name, (number, _) in OBSTYPE_CODETYPE.items() if name != "ship"}
 SHIP_CODETYPES = (21, 22, 23, 24, 170, 180, 182)

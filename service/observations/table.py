@@ -12,16 +12,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from service.observations.configuration import ObservationConfiguration
+from service.observations.conversions import standard_atmosphere_pressure
 from service.observations.error_table import default_error
 
 __all__ = [
-    "REJECTED_SCHEMA", "SCHEMA", "SURFACE_VARIABLES", "TYPES", "VARIABLES",
-    "columns_to_table", "default_error", "default_errors", "empty_table", "value_ids",
+    "LAYER_VARIABLES", "REJECTED_SCHEMA", "SCHEMA", "SURFACE_VARIABLES", "TYPES", "VARIABLES",
+    "columns_to_table", "default_error", "default_errors", "empty_table", "nominal_pressure", "value_ids",
 ]  # fmt: skip
 
-VARIABLES = ("z", "t", "u", "v", "q", "sp", "t2m", "u10", "v10", "refractivity")
-SURFACE_VARIABLES = ("sp", "t2m", "u10", "v10")
-TYPES = ("temp", "pilot", "amdar", "synop", "ship", "buoy", "satwind", "scatterometer", "gnssro")
+SURFACE_VARIABLES = ("sp", "msl", "t2m", "td2m", "rh2m", "u10", "v10", "ws10", "wdir10")
+LAYER_VARIABLES = ("tlayer", "tb")
+VARIABLES = (
+    "z", "t", "u", "v", "q", "ws", "wdir", "rh", "td", "gh", "h", "refractivity", *LAYER_VARIABLES, *SURFACE_VARIABLES,
+)  # fmt: skip
+TYPES = ("temp", "pilot", "amdar", "synop", "ship", "buoy", "satwind", "scatterometer", "gnssro", "sounder")
 
 _TIME = pa.timestamp("us", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -42,6 +46,7 @@ SCHEMA: pa.Schema = pa.schema(
         ("station", _NAME),
         ("source", _NAME),
         ("preqc", pa.int8()),
+        ("pressure_top", pa.float32()),
     ]
 )
 REJECTED_SCHEMA: pa.Schema = SCHEMA.append(pa.field("reason", pa.int16())).append(pa.field("detail", pa.string()))
@@ -87,11 +92,36 @@ def value_ids(columns: Mapping[str, NDArray[Any]]) -> list[str]:
     ]
 
 
+def _named_by_layer(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The variable of each value, with the top of its layer where it has one: layers with one bottom are several."""
+    variable, top = columns["variable"], columns.get("pressure_top")
+    if top is None or np.isnan(top).all():
+        return variable
+    return np.array([v if np.isnan(p) else f"{v}@{p:.9g}" for v, p in zip(variable, top, strict=True)], dtype=object)
+
+
+def nominal_pressure(table: pa.Table) -> NDArray[np.float64]:
+    """About where each value lies, Pa: [n]. Its pressure; else the standard atmosphere's at its height; null is nan.
+
+    Of a layer the middle in ln p.
+    """
+
+    def number(name: str) -> NDArray[np.float64]:
+        if name not in table.column_names:
+            return np.full(table.num_rows, np.nan)
+        return np.asarray(table.column(name).cast(pa.float64()).to_numpy(), np.float64)
+
+    pressure, top = number("pressure"), number("pressure_top")
+    pressure = np.where(np.isnan(top), pressure, np.sqrt(pressure * top))
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isnan(pressure), standard_atmosphere_pressure(number("height")), pressure)
+
+
 def columns_to_table(columns: Mapping[str, NDArray[Any]], schema: pa.Schema = SCHEMA) -> pa.Table:
     """Arrays by column name, as decoders and the simulated network hold them, as a table of `schema` with ids.
 
     Args:
-        columns: every column of `schema` but `id`, each [n]. Times are datetime64 (UTC; NaT: null); NaN in a
+        columns: every column of `schema` but `id`, each [n]; `pressure_top` may be left out. Times are datetime64 (UTC; NaT: null); NaN in a
             number column and None in a text column mean null; `preqc` below 0 means null.
 
     Raises:
@@ -100,7 +130,10 @@ def columns_to_table(columns: Mapping[str, NDArray[Any]], schema: pa.Schema = SC
     arrays: list[pa.Array] = []
     for field in schema:
         if field.name == "id":
-            arrays.append(pa.array(value_ids(columns), type=pa.string()))
+            arrays.append(pa.array(value_ids({**columns, "variable": _named_by_layer(columns)}), type=pa.string()))
+            continue
+        if field.name == "pressure_top" and field.name not in columns:
+            arrays.append(pa.nulls(len(arrays[0]), field.type))
             continue
         values = columns[field.name]
         if field.type == _TIME:
@@ -121,7 +154,7 @@ def columns_to_table(columns: Mapping[str, NDArray[Any]], schema: pa.Schema = SC
 def default_errors(table: pa.Table, configuration: ObservationConfiguration | None = None) -> NDArray[np.float32]:
     """The 1-sigma error of every row of a `SCHEMA` table: its own where it brings one, else its type's default. [n]"""
     error: NDArray[np.float32] = table.column("error").to_numpy().astype(np.float32)
-    pressure = table.column("pressure").to_numpy().astype(np.float64)
+    pressure = nominal_pressure(table)
     kinds = table.column("type").combine_chunks().cast(pa.string()).to_numpy(zero_copy_only=False)
     variables = table.column("variable").combine_chunks().cast(pa.string()).to_numpy(zero_copy_only=False)
     for kind in np.unique(kinds.astype(str)):

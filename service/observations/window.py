@@ -67,7 +67,8 @@ def duplicates(table: pa.Table) -> NDArray[np.bool_]:
     times = table.column("time").cast(pa.int64()).to_numpy()
     received = table.column("receipt_time").cast(pa.int64()).to_numpy()
     keys = [text("station"), text("type"), text("variable"), times]
-    keys += [number(name) for name in ("latitude", "longitude", "pressure", "height")]
+    place = ("latitude", "longitude", "pressure", "height", "pressure_top")
+    keys += [number(name) for name in place if name in table.column_names]
     if not len(times):
         return np.zeros(0, dtype=np.bool_)
     order = np.lexsort((np.arange(len(times)), received, *keys))

@@ -54,6 +54,9 @@ class Problem:
     def residual(self, x: Tensor) -> Tensor:
         return self.y - x @ self.h.T
 
+    def linearised(self, x: Tensor) -> "Problem":
+        return self
+
     def jacobian(self, dx: Tensor) -> Tensor:
         return dx @ self.h.T
 

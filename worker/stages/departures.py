@@ -119,7 +119,7 @@ def odb_frame(table: pa.Table, valid_time: datetime) -> pd.DataFrame:
     observed = Observed(table)
     time = table.column("time").cast(pa.timestamp("s"), safe=False).to_pandas()
     reason = observed.number("qc").astype(np.int64)
-    pressure, height = observed.pressure, observed.number("height")
+    pressure, height = observed.given_pressure, observed.number("height")
     by_height = np.isnan(pressure) & ~np.isnan(height)
     report, entry = _reports(observed, table)
     active = np.isin(report, report[reason == Reason.ASSIMILATED])

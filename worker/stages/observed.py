@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from service.observations.configuration import ObservationConfiguration, shipped
-from service.observations.table import SURFACE_VARIABLES, default_errors
+from service.observations.table import SURFACE_VARIABLES, default_errors, nominal_pressure
 from worker.model import Observations
 
 Bools = npt.NDArray[np.bool_]
@@ -52,6 +53,11 @@ class Columns:
         """A time column as microseconds since 1970; the smallest integer where it is null."""
         column = self.table.column(name).cast(pa.int64()).fill_null(np.iinfo(np.int64).min)
         return np.asarray(column.to_numpy(), np.int64)
+
+    @cached_property
+    def nominal_pressure(self) -> Doubles:
+        """Of every value, Pa; see `service.observations.table.nominal_pressure`."""
+        return nominal_pressure(self.table)
 
     def _errors(self) -> Doubles:
         return np.asarray(default_errors(self.table, self.configuration), np.float64)
@@ -142,8 +148,23 @@ class Observed:
 
     @property
     def pressure(self) -> Doubles:
-        """Pa; nan for surface variables, whose level is the ground."""
+        """Pa, about: of a value at a height the standard atmosphere's, of a layer its middle; nan for surface variables."""
+        return np.where(self.has("variable", *SURFACE_VARIABLES), np.nan, self._columns.nominal_pressure[self._rows])
+
+    @property
+    def given_pressure(self) -> Doubles:
+        """Pa as reported; nan for surface variables, whose level is the ground, and where only a height is known."""
         return np.where(self.has("variable", *SURFACE_VARIABLES), np.nan, self.number("pressure"))
+
+    @property
+    def height(self) -> Doubles:
+        """m above sea level, as the model's equivalent needs it: nan where the configuration asks for no reduction."""
+        height = self.number("height").copy()
+        for kind, variable, rows in self.pairs():
+            entry = self._columns.configuration.of(kind, variable)
+            if entry is not None and entry.operator == "surface":
+                height[rows] = np.nan
+        return height
 
     def hours_from(self, moment: datetime) -> Doubles:
         """[n]: valid time less `moment`."""
@@ -153,12 +174,14 @@ class Observed:
         """What the model sees of them when it analyses `valid_time`."""
         return Observations(
             variable=self.variable,
-            pressure=self.pressure,
+            pressure=self.given_pressure,
             latitude=self.number("latitude"),
             longitude=self.number("longitude"),
             value=self.value,
             error=self.error,
             time_offset=self.hours_from(valid_time),
+            height=self.height,
+            pressure_top=self.number("pressure_top"),
         )
 
 

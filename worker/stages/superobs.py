@@ -38,7 +38,7 @@ def append_superobs(
         "latitude": means.latitude, "longitude": means.longitude, "pressure": means.pressure, "height": means.height,
         "variable": some.variable[means.first].astype(object), "value": means.value, "error": means.error,
         "type": some.type[means.first].astype(object), "station": some.station[means.first].astype(object),
-        "source": np.full(n, SOURCE, object), "preqc": np.full(n, -1),
+        "pressure_top": means.pressure_top, "source": np.full(n, SOURCE, object), "preqc": np.full(n, -1),
     }  # fmt: skip
     beside = compare(Observed(columns_to_table(places), setting.configuration))
     departure = means.value - means.background

@@ -32,6 +32,20 @@ UNITS = {
     "u10": "m s-1",
     "v10": "m s-1",
     "sp": "Pa",
+    "ws": "m s-1",
+    "wdir": "degree",
+    "rh": "1",
+    "td": "K",
+    "gh": "m",
+    "h": "m",
+    "refractivity": "1",
+    "tlayer": "K",
+    "tb": "K",
+    "msl": "Pa",
+    "td2m": "K",
+    "rh2m": "1",
+    "ws10": "m s-1",
+    "wdir10": "degree",
 }
 
 

@@ -79,8 +79,9 @@ class VariableConfiguration(Strict):
     """One variable of a type."""
 
     usage: Usage = Usage.USE
-    operator: Literal["pressure_level", "surface"]
-    """How the model's equivalent is made: in the horizontal bilinear; at a pressure level also in ln p."""
+    operator: Literal["pressure_level", "surface", "reduced"]
+    """How the model's equivalent is made: `pressure_level` in the air, at its pressure or height; `surface` as the model
+    has it on its own ground; `reduced` from there to the height of the station, where that is known."""
     error: ErrorModel | None = None
     """1-sigma of values that bring none; none: only values with an error of their own are used."""
     limits: Limits | None = None

@@ -9,6 +9,8 @@ from service.observations.checks import RawRows
 from service.observations.conversions import wind_components
 from service.observations.reasons import Reason
 
+SPEED_OF = {"u": "ws", "u10": "ws10"}
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -39,15 +41,19 @@ def rows(
 def wind(
     direction: Floats, speed: Floats, confidence: Floats, shared: dict[str, Any], names: tuple[str, str] = ("u", "v")
 ) -> list[RawRows]:
-    """Rows of the components of a wind from `direction` (degrees) with `speed` (m s-1), each [n]."""
-    observed = ~(np.isnan(direction) & np.isnan(speed))
+    """Rows of the components of a wind from `direction` (degrees) with `speed` (m s-1), each [n].
+
+    A speed without a direction is a row of its own.
+    """
+    speed_only = np.isnan(direction) & ~np.isnan(speed)
+    observed = ~(np.isnan(direction) & np.isnan(speed)) & ~speed_only
     with np.errstate(invalid="ignore"):
         possible = ~((direction < 0) | (direction > 360) | (speed < 0))
     components = wind_components(direction, np.where(possible, speed, np.nan))
     return [
         rows(name, np.where(possible, values, np.inf), confidence, shared, observed=observed)
         for name, values in zip(names, components, strict=True)
-    ]
+    ] + [rows(SPEED_OF[names[0]], speed, confidence, shared, observed=speed_only)]
 
 
 def degrees(angle: Floats) -> Floats:

@@ -54,13 +54,16 @@ def read_soundings(reports: Reports) -> list[RawRows]:
         relative / 100.0 * saturation_vapour_pressure(temperature), pressure
     )
     humidity = np.where(np.isnan(dewpoint), by_relative, humidity)
-    moist = levels & ~(np.isnan(dewpoint) & np.isnan(relative))
+    by_height = np.isnan(pressure)  # no q can be made of humidity there
+    moist = levels & ~(np.isnan(dewpoint) & np.isnan(relative)) & ~by_height
     sure = reports.confidence_at_levels
     chosen = {name: column[levels] for name, column in shared.items()}
     parts = [
         rows("z", geopotential[levels], sure(10003, 10009)[levels], chosen),
         rows("t", temperature[levels], sure(12101, 12001)[levels], chosen),
         rows("q", humidity[levels], sure(12103, 12003, 13003)[levels], chosen, observed=moist[levels]),
+        rows("td", np.where(by_height, dewpoint, np.nan)[levels], sure(12103, 12003)[levels], chosen),
+        rows("rh", np.where(by_height, relative / 100.0, np.nan)[levels], sure(13003)[levels], chosen),
     ]
     with np.errstate(invalid="ignore"):
         confidence = np.fmin(sure(11001), sure(11002))

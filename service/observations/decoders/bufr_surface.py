@@ -16,7 +16,7 @@ _SHIP_NAMES, _BUOY_NUMBERS = (1011,), (1087, 1005)
 
 
 def read_surface(reports: Reports) -> list[RawRows]:
-    """sp, t2m, u10, v10 of every report; z of the standard level that mountain stations reduce to."""
+    """sp (on land else msl), t2m, u10, v10 of every report; z of the standard level that mountain stations reduce to."""
     land = reports.categories() == _LAND
     buoy = ~np.isnan(reports.first(*_BUOY_NUMBERS))
     kind = np.where(land, "synop", np.where(buoy, "buoy", "ship")).astype(object)
@@ -39,6 +39,7 @@ def read_surface(reports: Reports) -> list[RawRows]:
     standard = np.where(np.isnan(reports.first(7004)), np.nan, reports.first(10009) * STANDARD_GRAVITY)
     return [
         rows("sp", pressure, sure(10004, 10051), shared | {"height": barometer}),
+        rows("msl", np.where(land & np.isnan(pressure), reports.first(10051), np.nan), sure(10051), shared),
         rows("t2m", reports.first(12101, 12104, 12004, 12001), sure(12101, 12104, 12004, 12001), shared),
         *wind(reports.first(11001, 11011), reports.first(11002, 11012), sure_of_wind, shared, ("u10", "v10")),
         rows("z", standard, sure(10009), at_level),

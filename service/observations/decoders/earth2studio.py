@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.observations.checks import RawRows
+from service.observations.table import SURFACE_VARIABLES
 
 REQUIRED = ("time", "lat", "lon", "observation", "variable")
 COLUMNS = (*REQUIRED, "pres", "elev", "type", "class", "station", "station_elev", "source", "quality")
 TEXTS = ("variable", "class", "station", "source")
 _SURFACE = {"u10m": "u10", "v10m": "v10", "t2m": "t2m", "sp": "sp", "u": "u", "v": "v", "t": "t", "q": "q", "z": "z",
-            "pres": "sp"}  # fmt: skip
+            "pres": "sp", "msl": "msl", "ws10m": "ws10"}  # fmt: skip
 _LEVEL = re.compile(r"([tuvqz])(\d{1,4})")
 # class (message type of PrepBUFR) -> type
 _CLASSES = {"ADPUPA": "temp", "AIRCFT": "amdar", "AIRCAR": "amdar", "SATWND": "satwind", "PROFLR": "pilot",
@@ -69,5 +70,5 @@ def _name_variables(ours: dict[str, NDArray[Any]], names: NDArray[np.str_], clas
         ours["variable"][which] = variable
         if variable in _ON_GROUND:
             ours["variable"][which & on_ground] = _ON_GROUND[variable]
-    surface = np.isin(ours["variable"].astype(str), ("sp", "t2m", "u10", "v10"))
+    surface = np.isin(ours["variable"].astype(str), SURFACE_VARIABLES)
     ours["pressure"] = np.where(surface, np.nan, ours["pressure"])

@@ -35,10 +35,14 @@ DIRECT: dict[str, tuple[str, float, float]] = {
     "height": ("z", STANDARD_GRAVITY, 0.0), "geopotential": ("z", 1.0, 0.0), "stationPressure": ("sp", 1.0, 0.0),
     "pressureAtSurface": ("sp", 1.0, 0.0), "surfacePressure": ("sp", 1.0, 0.0), "airTemperatureAt2M": ("t2m", 1.0, 0.0),
     "windEastwardAt10M": ("u10", 1.0, 0.0), "windNorthwardAt10M": ("v10", 1.0, 0.0),
-    "atmosphericRefractivity": ("refractivity", 1.0, 0.0),
+    "atmosphericRefractivity": ("refractivity", 1.0, 0.0), "geometricHeight": ("h", 1.0, 0.0),
+    "layerMeanTemperature": ("tlayer", 1.0, 0.0), "pressureReducedToMeanSeaLevel": ("msl", 1.0, 0.0),
+    "dewPointTemperatureAt2M": ("td2m", 1.0, 0.0), "relativeHumidityAt2M": ("rh2m", 1.0, 0.0),
+    "windSpeedAt10M": ("ws10", 1.0, 0.0), "windDirectionAt10M": ("wdir10", 1.0, 0.0),
 }  # fmt: skip
 _DERIVED = ("windDirection", "windSpeed", "dewpointTemperature", "dewPointTemperature", "relativeHumidity")
-_KIND_NAMES = ("temp", "pilot", "amdar", "synop", "ship", "buoy", "satwind", "scatterometer", "gnssro")
+_KIND_NAMES = ("temp", "pilot", "amdar", "synop", "ship", "buoy", "satwind", "scatterometer", "gnssro",
+               "sounder")  # fmt: skip
 
 
 def read(path: Path) -> tuple[RawRows, list[str]]:
@@ -81,9 +85,12 @@ def _read(file: "h5py.File") -> tuple[RawRows, list[str]]:
 
 
 def _derived(reader: "_Reader", present: set[str], shared: dict[str, Any]) -> list[RawRows]:
-    """Wind from direction and speed, q from dewpoint or relative humidity, at locations without components or q."""
+    """Wind from direction and speed, q from dewpoint or relative humidity, at locations without components or q.
+
+    Speed without direction, and humidity without what makes q of it, stay what they are.
+    """
     parts: list[RawRows] = []
-    if {"windDirection", "windSpeed"} <= present:
+    if "windSpeed" in present:
         sure = np.fmin(reader.confidence("windDirection"), reader.confidence("windSpeed"))
         given = ~np.isnan(reader.numbers("ObsValue", "windEastward"))
         direction, speed = (
@@ -97,11 +104,17 @@ def _derived(reader: "_Reader", present: set[str], shared: dict[str, Any]) -> li
     if name == "relativeHumidity":
         # a fraction by IODA's conventions, per cent in many files
         fraction = given / (100.0 if np.nanmax(given, initial=0.0) > 2.0 else 1.0)
-        vapour = fraction * saturation_vapour_pressure(reader.numbers("ObsValue", "airTemperature"))
+        temperature = reader.numbers("ObsValue", "airTemperature")
+        vapour = fraction * saturation_vapour_pressure(temperature)
         humidity = specific_humidity_from_vapour_pressure(vapour, shared["pressure"])
+        lacking, variable, kept = np.isnan(temperature) | np.isnan(shared["pressure"]), "rh", fraction
     else:
         humidity = specific_humidity_from_dewpoint(given, shared["pressure"])
-    parts.append(rows("q", humidity, reader.confidence(name), shared, observed=~np.isnan(given)))
+        lacking, variable, kept = np.isnan(shared["pressure"]), "td", given
+    sure = reader.confidence(name)
+    own = shared | {"error": reader.numbers("ObsError", name)}
+    parts.append(rows("q", humidity, sure, shared, observed=~np.isnan(given) & ~lacking))
+    parts.append(rows(variable, np.where(lacking, kept, np.nan), sure, own))
     return parts
 
 
@@ -187,6 +200,7 @@ def _shared(reader: _Reader, meta: "h5py.Group", n: int) -> dict[str, Any]:
         "longitude": reader.numbers("MetaData", "longitude"),
         "pressure": reader.numbers("MetaData", "pressure"),
         "height": reader.numbers("MetaData", "height"),
+        "pressure_top": reader.numbers("MetaData", "pressureTop"),
         "station": station if station is not None else np.full(n, None, dtype=object),
         "type": kinds if known else _kind(meta),
         "source": source if source is not None else np.full(n, None, dtype=object),

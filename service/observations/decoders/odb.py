@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.observations.checks import RawRows
 from service.observations.decoders.errors import DecodeError
-from service.observations.odb_codes import HEIGHT, PRESSURE, SHIP_CODETYPES, TYPE_OF_OBSTYPE, VARIABLE_OF
+from service.observations.odb_codes import AT_10_M, HEIGHT, PRESSURE, SHIP_CODETYPES, TYPE_OF_OBSTYPE, VARIABLE_OF
 from service.observations.table import SURFACE_VARIABLES
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ def _rows(frame: "pd.DataFrame") -> RawRows:
     varno = np.nan_to_num(numbers("varno"), nan=0).astype(np.int64)
     columns["variable"][:] = [VARIABLE_OF.get(int(n), f"varno {n}") for n in varno]
     columns["type"][:] = _kinds(numbers("obstype"), numbers("codetype"))
+    ground = np.isin(columns["type"].astype(str), ("synop", "ship", "buoy", "scatterometer"))
+    for aloft, at_10_m in AT_10_M.items():
+        columns["variable"][ground & (columns["variable"] == aloft)] = at_10_m
     for ours, theirs in (("station", "statid"), ("source", "source")):
         if theirs in frame:
             columns[ours][:] = [_text(cell) for cell in frame[theirs]]

@@ -15,7 +15,7 @@ from service.observations.decoders.errors import DecodeError
 from service.observations.reasons import Reason
 
 REQUIRED = ("time", "latitude", "longitude", "variable", "value", "type")
-OPTIONAL = ("receipt_time", "pressure", "height", "error", "station", "source", "preqc", "unit")
+OPTIONAL = ("receipt_time", "pressure", "height", "error", "station", "source", "preqc", "unit", "pressure_top")
 
 # unit -> (factor, offset) to the SI unit of the variables that may have it
 _KELVIN = {"K": (1.0, 0.0), "degC": (1.0, 273.15)}
@@ -23,13 +23,17 @@ _SPEED = {"m s-1": (1.0, 0.0), "m/s": (1.0, 0.0), "kt": (1852.0 / 3600.0, 0.0), 
 _PRESSURE = {"Pa": (1.0, 0.0), "hPa": (100.0, 0.0), "mbar": (100.0, 0.0)}
 _HUMIDITY = {"kg kg-1": (1.0, 0.0), "kg/kg": (1.0, 0.0), "g kg-1": (1e-3, 0.0), "g/kg": (1e-3, 0.0)}
 _GEOPOTENTIAL = {"m2 s-2": (1.0, 0.0), "m2/s2": (1.0, 0.0), "gpm": (STANDARD_GRAVITY, 0.0)}
+_FRACTION = {"1": (1.0, 0.0), "%": (0.01, 0.0)}
+_DEGREES = {"degree": (1.0, 0.0), "deg": (1.0, 0.0)}
 UNITS: dict[str, dict[str, tuple[float, float]]] = {
     "z": _GEOPOTENTIAL, "t": _KELVIN, "t2m": _KELVIN, "q": _HUMIDITY, "sp": _PRESSURE,
     "u": _SPEED, "v": _SPEED, "u10": _SPEED, "v10": _SPEED,
-    "refractivity": {"1": (1.0, 0.0)},
+    "ws": _SPEED, "ws10": _SPEED, "wdir": _DEGREES, "wdir10": _DEGREES, "rh": _FRACTION, "rh2m": _FRACTION,
+    "td": _KELVIN, "td2m": _KELVIN, "tlayer": _KELVIN, "tb": _KELVIN, "msl": _PRESSURE, "gh": {"gpm": (1.0, 0.0), "m": (1.0, 0.0)},
+    "h": {"m": (1.0, 0.0)}, "refractivity": {"1": (1.0, 0.0)},
 }  # fmt: skip
 
-_PLACES = ("latitude", "longitude", "pressure", "height")
+_PLACES = ("latitude", "longitude", "pressure", "height", "pressure_top")
 _UNREADABLE = {**dict.fromkeys(_PLACES, Reason.POSITION_INVALID), "value": Reason.MISSING_VALUE,
                "error": Reason.RANGE, "preqc": Reason.RANGE}  # fmt: skip
 _LONGEST_FRACTION = re.compile(r"(\.\d{6})\d+")

@@ -11,7 +11,6 @@ from service.observations.encode_bufr import EncodeError, encode_soundings
 from service.observations.reasons import DESCRIPTIONS, Reason
 from service.observations.table import (
     SCHEMA,
-    SURFACE_VARIABLES,
     TYPES,
     VARIABLES,
     columns_to_table,
@@ -70,11 +69,14 @@ def test_an_error_that_needs_a_pressure_is_not_invented_without_one() -> None:
     assert np.isnan(default_error("satwind", "t", 50000.0))
 
 
+SURFACE = ("sp", "t2m", "u10", "v10", "ws10")
+
+
 def test_every_usual_pair_of_type_and_variable_has_a_positive_error() -> None:
     usual = {
         "temp": "ztuvq", "pilot": "uv", "amdar": "tuvq", "satwind": "uv",
-        "synop": SURFACE_VARIABLES, "ship": SURFACE_VARIABLES, "buoy": SURFACE_VARIABLES,
-        "scatterometer": ("u10", "v10"), "gnssro": (),  # no default: it must bring its errors
+        "synop": SURFACE, "ship": SURFACE, "buoy": SURFACE, "scatterometer": ("u10", "v10", "ws10"),
+        "gnssro": ("refractivity",), "sounder": ("tlayer", "tb"),
     }  # fmt: skip
     assert set(usual) == set(TYPES)
     for kind, variables in usual.items():
@@ -82,6 +84,11 @@ def test_every_usual_pair_of_type_and_variable_has_a_positive_error() -> None:
             assert variable in VARIABLES
             errors = default_error(kind, variable, np.array([100000.0, 50000.0, 10000.0]))
             assert (errors > 0).all()
+
+
+def test_at_a_height_the_error_is_that_of_the_standard_atmospheres_pressure_there():
+    rows = table(pressure=[np.nan, 50000.0], height=[5574.4, np.nan], variable=["t", "t"])
+    np.testing.assert_allclose(*default_errors(rows), rtol=1e-4)
 
 
 def test_a_row_uses_its_own_error_before_the_default() -> None:

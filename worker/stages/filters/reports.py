@@ -75,7 +75,8 @@ def duplicate(observed: Observed, _: Comparison, setting: Setting) -> Bools:
     rank = _preference(observed, setting)
     same = [observed.names(name)[1] for name in ("station", "type", "variable")]
     time = observed.microseconds()
-    exact = [np.nan_to_num(observed.number(name), nan=-9e9) for name in ("latitude", "longitude", "pressure", "height")]
+    place = ("latitude", "longitude", "pressure", "height", "pressure_top")
+    exact = [np.nan_to_num(observed.number(name), nan=-9e9) for name in place]
     out = _not_first(_numbered([*same, time, *exact]), rank)
     width = setting.configuration.checks.duplicates
     source = observed.names("source")[1]

@@ -33,10 +33,10 @@ class Ascents:
 
 def ascents_of(observed: Observed) -> Ascents:
     """The levels of all soundings among the values."""
-    wanted = observed.has("type", "temp") & observed.has("variable", "z", "t", "q") & (observed.pressure > 0)
+    wanted = observed.has("type", "temp") & observed.has("variable", "z", "t", "q") & (observed.given_pressure > 0)
     rows = np.flatnonzero(wanted)
     station, seconds = observed.names("station")[1][rows], observed.microseconds()[rows] / 1e6
-    pressure = observed.pressure[rows]
+    pressure = observed.given_pressure[rows]
     order = np.lexsort((-pressure, seconds, station))
     rows, station, seconds, pressure = rows[order], station[order], seconds[order], pressure[order]
     new = np.ones(len(rows), bool)

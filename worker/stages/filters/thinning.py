@@ -78,6 +78,7 @@ class Superobs:
         self.longitude = np.rad2deg(np.arctan2(mean[:, 1], mean[:, 0]))
         self.pressure = np.exp(self.mean(np.log(observed.number("pressure"))))
         self.height = self.mean(observed.number("height"))
+        self.pressure_top = np.exp(self.mean(np.log(observed.number("pressure_top"))))
         time = observed.microseconds()
         start = int(time.min())
         self.time = np.round(self.mean((time - start).astype(float))).astype(np.int64) + start
