@@ -13,6 +13,7 @@ import click
 from alignda.evaluate.commands import evaluate
 from alignda.inspecting import inspect
 from alignda.remote import REMOTE_COMMANDS
+from alignda.stored import observations
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -159,7 +160,7 @@ def demo(
         raise click.ClickException(str(error)) from error
 
 
-for _command in (*REMOTE_COMMANDS, evaluate, inspect):
+for _command in (*REMOTE_COMMANDS, observations, evaluate, inspect):
     main.add_command(_command)
 
 

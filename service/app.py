@@ -16,7 +16,15 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.announcing import CeleryPublisher
-from service.api import cycles, experiments, fields, health, observation_configuration, observations
+from service.api import (
+    cycles,
+    experiments,
+    fields,
+    health,
+    observation_configuration,
+    observations,
+    stored_observations,
+)
 from service.errors import Problem, install_error_handlers, problem_response, problem_responses
 from service.gateway import Gateway
 from service.metrics import RequestTimer
@@ -64,7 +72,7 @@ def create_app(settings: Settings, publish: Publish | None = None, pace: Pace | 
     if not settings.keys:
         app.add_middleware(OwnMachineOnly)
     install_error_handlers(app)
-    for module in (observations, fields, experiments, observation_configuration, cycles):
+    for module in (observations, stored_observations, fields, experiments, observation_configuration, cycles):
         app.include_router(module.router, prefix=PREFIX, responses=COMMON)
     app.include_router(health.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
