@@ -54,8 +54,9 @@ def selection(
     box: Box = None,
 ) -> Selection:
     """The query parameters that choose values; of repeated ones any may hold."""
-    names = {"types": tuple(type), "variables": tuple(variable), "stations": tuple(station), "sources": tuple(source)}
-    return Selection(start, end, as_of, **names, box=_corners(box))
+    return Selection(
+        start, end, as_of, tuple(type), tuple(variable), tuple(station), tuple(source), _corners(box)
+    )  # fmt: skip
 
 
 def _corners(box: str | None) -> tuple[float, float, float, float] | None:

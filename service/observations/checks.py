@@ -151,7 +151,7 @@ def check_rows(rows: RawRows, source: str, receipt_time: datetime, notes: Sequen
 
 
 def _absent(names: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.asarray(np.equal(names, None), dtype=np.bool_)
+    return np.asarray(names == None, dtype=np.bool_)  # of each
 
 
 def _distinct(names: NDArray[Any]) -> tuple[list[str | None], NDArray[np.int64]]:

@@ -165,7 +165,8 @@ class _Rejected:
     """The file of the rejected values; none is made for none."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._writer, self.rows = path, None, 0
+        self._path, self.rows = path, 0
+        self._writer: pq.ParquetWriter | None = None
 
     def add(self, table: pa.Table) -> None:
         if not table.num_rows:

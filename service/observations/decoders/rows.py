@@ -66,9 +66,10 @@ class Cells:
         strange = [i for i, row in enumerate(cells) if not isinstance(row, Mapping)]
         details = {i: f"row {self.count + i} is no object with named columns: {str(cells[i])[:60]!r}" for i in strange}
         named: list[Mapping[str, object]] = [row if isinstance(row, Mapping) else {} for row in cells]
-        present: set[str] = set().union(*named)
-        columns = {name: [row.get(name) for row in named] for name in _READ if name in present}
-        return self.columns(columns | {name: [] for name in present - set(_READ)}, len(cells), details)
+        present = set[str]().union(*named)
+        columns: dict[str, list[object]] = {name: [] for name in present - set(_READ)}
+        columns |= {name: [row.get(name) for row in named] for name in _READ if name in present}
+        return self.columns(columns, len(cells), details)
 
     def columns(
         self, columns: Mapping[str, list[object]], n: int, strange: Mapping[int, str] | None = None
