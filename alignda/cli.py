@@ -14,6 +14,7 @@ from alignda.departures import DEPARTURE_COMMANDS
 from alignda.evaluate.commands import evaluate
 from alignda.inspecting import inspect
 from alignda.remote import REMOTE_COMMANDS
+from alignda.stored import observations
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -160,7 +161,7 @@ def demo(
         raise click.ClickException(str(error)) from error
 
 
-for _command in (*REMOTE_COMMANDS, *DEPARTURE_COMMANDS, evaluate, inspect):
+for _command in (*REMOTE_COMMANDS, *DEPARTURE_COMMANDS, observations, evaluate, inspect):
     main.add_command(_command)
 
 

@@ -91,6 +91,37 @@ class Client:
     def batches(self) -> list[Json]:
         return self._list("/v1/observations/batches")
 
+    def observations(self, *, at_most: int = 1000, **query: Any) -> tuple[list[Json], int]:
+        """Stored values, at most so many, and how many there are.
+
+        `query`: start, end, as_of (datetimes), type, variable, station, source (texts or lists of them),
+        box ("west,south,east,north").
+        """
+        rows: list[Json] = []
+        while True:
+            asked = {**_texts(query), "limit": min(PAGE, at_most - len(rows)), "offset": len(rows)}
+            answer = self._request("GET", "/v1/observations", params=asked)
+            rows += answer["items"]
+            if len(rows) >= min(at_most, answer["total"]) or not answer["items"]:
+                return rows, answer["total"]
+
+    def download_observations(self, target: Path, **query: Any) -> Path:
+        """All stored values that `query` (see `observations`) selects, as a Parquet file; complete or not at all."""
+        part = target.with_name(f".{target.name}.part")
+        asked = {**_texts(query), "format": "parquet"}
+        try:
+            with (
+                self._http.stream("GET", "/v1/observations", params=asked, timeout=None) as response,
+                part.open("wb") as file,
+            ):
+                _raise_for_problem(response)
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
     # experiments and cycles
 
     def create_experiment(self, name: str, config: Json | None = None, bundle: str | None = None) -> Json:
@@ -295,6 +326,10 @@ def timestamp(time_: datetime) -> str:
     """RFC 3339 in UTC; a time without a zone is UTC."""
     aware = time_ if time_.tzinfo else time_.replace(tzinfo=UTC)
     return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _texts(query: Json) -> Json:
+    return {key: timestamp(value) if isinstance(value, datetime) else value for key, value in query.items()}
 
 
 def _given(query: Json) -> Json:

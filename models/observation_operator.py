@@ -40,7 +40,8 @@ class _Part:
     recipe: Recipe
 
     def columns(self, state: Tensor) -> Tensor:
-        return self.predictors(state).unflatten(1, (len(self.recipe.rows), -1))
+        columns: Tensor = self.predictors(state).unflatten(1, (len(self.recipe.rows), -1))
+        return columns
 
     def equivalents(self, columns: Tensor) -> Tensor:
         assert self.recipe.function is not None

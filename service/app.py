@@ -25,6 +25,7 @@ from service.api import (
     observation_configuration,
     observations,
     shadows,
+    stored_observations,
     stories,
 )
 from service.errors import Problem, install_error_handlers, problem_response, problem_responses
@@ -74,7 +75,10 @@ def create_app(settings: Settings, publish: Publish | None = None, pace: Pace | 
     if not settings.keys:
         app.add_middleware(OwnMachineOnly)
     install_error_handlers(app)
-    for module in (observations, fields, experiments, observation_configuration, cycles, departures, stories, shadows):
+    for module in (
+        observations, stored_observations, fields, experiments, observation_configuration, cycles, departures, stories,
+        shadows,
+    ):  # fmt: skip
         app.include_router(module.router, prefix=PREFIX, responses=COMMON)
     app.include_router(health.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

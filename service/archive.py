@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*(/[A-Za-z0-9_][A-Za-z0-9_.+=-]*)*")
 CHUNK = 1 << 20
 
 
@@ -77,7 +77,9 @@ class Archive:
     def path(self, key: str) -> Path:
         """Where the file of `key` is or would be. Raises ArchiveError for a key that leaves the archive."""
         if not KEY.fullmatch(key):
-            raise ArchiveError(f"{key!r} is not an archive key: use names of letters, digits, _ . + - between slashes")
+            raise ArchiveError(
+                f"{key!r} is not an archive key: use names of letters, digits, _ . + = - between slashes"
+            )
         return self.root / key
 
     def existing(self, key: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,10 +19,15 @@ def arrivals(
     """Every row of the value in the batches that may hold valid times of [start, end), oldest batch first; without
     these times in the newest batches. Each row says its `batch`, and `reason` and `detail` if it was rejected."""
     if start is not None and end is not None:
-        batches: Iterable[Batch] = catalogue.batches.overlapping(start, end)
+        parts = catalogue.partitions.holding(start, end)
+        batches = [catalogue.batches.get(batch_id) for batch_id in sorted({part.batch_id for part in parts})]
     else:
-        batches = reversed(catalogue.batches.page(NEWEST, 0).rows)
-    return [row for batch in batches for row in _of_batch(archive, batch, observation_id)]
+        batches = catalogue.batches.page(NEWEST, 0).rows[::-1]
+        parts = [part for batch in batches for part in catalogue.partitions.of_batch(batch.id)]
+    files: dict[int, list[str]] = {batch.id: [] for batch in batches}
+    for part in parts:
+        files[part.batch_id].append(part.path)
+    return [row for batch in batches for row in _of_batch(archive, batch, files[batch.id], observation_id)]
 
 
 def arrivals_at(catalogue: Catalogue, archive: Archive, observation_id: str, time: datetime) -> list[dict[str, Any]]:
@@ -31,12 +35,12 @@ def arrivals_at(catalogue: Catalogue, archive: Archive, observation_id: str, tim
     return arrivals(catalogue, archive, observation_id, time, time + INSTANT)
 
 
-def _of_batch(archive: Archive, batch: Batch, observation_id: str) -> list[dict[str, Any]]:
+def _of_batch(archive: Archive, batch: Batch, files: list[str], observation_id: str) -> list[dict[str, Any]]:
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
     found: list[dict[str, Any]] = []
-    for key in (batch.path, batch.rejected_path):
+    for key in (*files, batch.rejected_path):
         if key is None or not archive.path(key).is_file():
             continue
         table = ds.dataset(archive.path(key), format="parquet").to_table(filter=pc.field("id") == observation_id)

@@ -195,6 +195,8 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
     shown["reason"] = Reason(code).name if code in set(Reason) else None
     for name, field in (("o_b", "background"), ("o_a", "analysis")):
         value, equivalent = shown.get("value"), shown.get(field)
-        known = value is not None and equivalent is not None
-        shown[name] = value - (shown.get("bias") or 0.0) - equivalent if known else None
+        if value is None or equivalent is None:
+            shown[name] = None
+        else:
+            shown[name] = value - (shown.get("bias") or 0.0) - equivalent
     return shown

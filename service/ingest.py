@@ -1,28 +1,29 @@
 """Uploads on their way into archive and catalogue: decoded by bounded processes, kept as sent and as understood.
 
-Files are named by content, so the same upload twice at once leaves the same files and one row.
+Files are named by content and request, so the same upload twice leaves one row and the files of that row.
 """
 
 from __future__ import annotations
 
 import tempfile
-from datetime import UTC, datetime
+import zlib
+from datetime import datetime
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from service.archive import Archive
 from service.catalogue import Catalogue
-from service.catalogue.tables import Batch, Field, FieldPurpose
+from service.catalogue.tables import Batch, Field, FieldPurpose, Partition
 from service.errors import UnprocessableError, UnsupportedMediaTypeError
 from service.field_intake import FUNCTION, TakenIn
 from service.fields.errors import FieldError
 from service.isolation import IsolationError, run_isolated
-from service.observations.decoders import DecodeError, UnsupportedFormat, decode_isolated
+from service.observations.decoders import DecodeError, UnsupportedFormat
+from service.observations.partitions import PartitionFile, StoredBatch, decode_into_isolated, is_table
+from service.observations.table import REJECTED_SCHEMA
 from service.settings import Settings
 from service.uploads import Upload
+
+VARIOUS_DAYS = "various"  # in the place of a day
 
 
 class Ingest:
@@ -38,38 +39,63 @@ class Ingest:
 
         Raises UnprocessableError when nothing can be read from it, UnsupportedMediaTypeError for no known format.
         """
-        try:
-            decoded = decode_isolated(
-                upload.file,
-                upload.media_type,
-                source,
-                received_at,
-                seconds=self._settings.decode_seconds,
-                megabytes=self._settings.decode_megabytes,
-            )
-        except UnsupportedFormat as error:
-            raise UnsupportedMediaTypeError(str(error)) from error
-        except (DecodeError, IsolationError) as error:
-            raise UnprocessableError(f"the observations cannot be decoded: {error}") from error
-        key = f"observations/{upload.sha256[:2]}/{upload.sha256}"
-        first, last = time_range(decoded.table)
+        with tempfile.TemporaryDirectory(dir=self._settings.incoming_dir, prefix="batch-") as name:
+            folder = Path(name)
+            try:
+                stored = decode_into_isolated(
+                    upload.file,
+                    upload.media_type,
+                    source,
+                    received_at,
+                    folder,
+                    seconds=self._settings.decode_seconds,
+                    megabytes=self._settings.decode_megabytes,
+                )
+            except UnsupportedFormat as error:
+                raise UnsupportedMediaTypeError(str(error)) from error
+            except (DecodeError, IsolationError) as error:
+                raise UnprocessableError(f"the observations cannot be decoded: {error}") from error
+            # who sent it and when is in the files: another request with the same bytes must not replace them
+            request = zlib.crc32(f"{source}|{received_at.isoformat()}".encode())
+            return self._keep(stored, folder, f"{upload.sha256[:32]}-{request:08x}", upload, source, received_at)
+
+    def _keep(
+        self, stored: StoredBatch, folder: Path, name: str, upload: Upload, source: str, received_at: datetime
+    ) -> tuple[Batch, bool]:
+        """Move what was decoded into the archive and the catalogue."""
+        raw = f"observations/received/{upload.sha256[:2]}/{upload.sha256}"
+        partitions = [keep(self._archive, partition, folder, name) for partition in stored.partitions]
+        rejected = self._rejected(stored, folder, f"observations/rejected/{name}.parquet")
         batch = Batch(
             sha256=upload.sha256,
             source=source,
             media_type=upload.media_type,
-            path=self._put_table(decoded.table, f"{key}.parquet"),
-            rejected_path=self._put_table(decoded.rejected, f"{key}.rejected.parquet"),
-            raw_path=self._archive.adopt(upload.file, f"{key}.received").path,
+            path=None,
+            rejected_path=rejected,
+            raw_path=self._archive.adopt(upload.file, raw).path,
             received_at=received_at,
-            time_min=first,
-            time_max=last,
-            received=decoded.received,
-            rejected=decoded.rejected.num_rows,
-            counts=dict(decoded.counts),
-            notes=list(decoded.notes),
-            status="accepted" if decoded.table.num_rows else "empty",
+            time_min=min((partition.time_min for partition in partitions), default=None),
+            time_max=max((partition.time_max for partition in partitions), default=None),
+            received=stored.accepted + stored.rejected,
+            rejected=stored.rejected,
+            counts=dict(stored.counts),
+            notes=list(stored.notes),
+            status="accepted" if stored.accepted else "empty",
         )
-        return self._catalogue.batches.add(batch)
+        known, created = self._catalogue.batches.add(batch, partitions)
+        if not created:
+            theirs = {known.rejected_path, *(row.path for row in self._catalogue.partitions.of_batch(known.id))}
+            for path in {rejected, *(partition.path for partition in partitions)} - theirs - {None}:
+                self._archive.path(str(path)).unlink(missing_ok=True)
+        return known, created
+
+    def _rejected(self, stored: StoredBatch, folder: Path, key: str) -> str | None:
+        if stored.rejected_file is None:
+            return None
+        file = _inside(folder, stored.rejected_file)
+        if not is_table(file, stored.rejected, REJECTED_SCHEMA):
+            raise UnprocessableError("the observations cannot be decoded: the decoder left no readable table")
+        return self._archive.adopt(file, key).path
 
     def field(
         self,
@@ -111,20 +137,30 @@ class Ingest:
             )
             return self._catalogue.fields.add(field)
 
-    def _put_table(self, table: pa.Table, key: str) -> str | None:
-        if table.num_rows == 0:
-            return None
-        with tempfile.TemporaryDirectory(dir=self._settings.incoming_dir, prefix="table-") as folder:
-            file = Path(folder) / "table.parquet"
-            pq.write_table(table, file, compression="zstd")
-            return self._archive.adopt(file, key).path
+
+def _inside(folder: Path, file: str) -> Path:
+    path = folder / Path(file).name
+    if path.is_symlink() or not path.is_file():
+        raise UnprocessableError("the observations cannot be decoded: the decoder left no table")
+    return path
 
 
-def time_range(table: pa.Table) -> tuple[datetime | None, datetime | None]:
-    """The first and the last valid time of an observation table; None, None when it is empty."""
-    if table.num_rows == 0:
-        return None, None
-    limits = pc.min_max(table.column("time")).as_py()
-    first, last = limits["min"], limits["max"]
-    assert isinstance(first, datetime) and isinstance(last, datetime)
-    return first.astimezone(UTC), last.astimezone(UTC)
+def keep(archive: Archive, partition: PartitionFile, folder: Path, name: str) -> Partition:
+    """Move a file that was written in `folder` into the archive; its row for the catalogue. `name`: of the batch.
+
+    Raises UnprocessableError when the file is not what `partition` says.
+    """
+    file = _inside(folder, partition.file)
+    if not is_table(file, partition.rows):
+        raise UnprocessableError("the observations cannot be decoded: the decoder left no readable table")
+    day = VARIOUS_DAYS if partition.day is None else partition.day.isoformat()
+    return Partition(
+        day=partition.day,
+        type=partition.type,
+        path=archive.adopt(file, f"observations/day={day}/type={partition.type}/{name}.parquet").path,
+        rows=partition.rows,
+        time_min=partition.time_min,
+        time_max=partition.time_max,
+        receipt_min=partition.receipt_min,
+        receipt_max=partition.receipt_max,
+    )

@@ -144,4 +144,4 @@ def what_next(catalogue: Catalogue, archive: Archive, cycle: Cycle, row: dict[st
 
 def in_words(reason: str | None) -> str:
     """What a reason says."""
-    return DESCRIPTIONS[Reason[reason]] if reason in Reason.__members__ else "unknown"
+    return DESCRIPTIONS[Reason[reason]] if reason is not None and reason in Reason.__members__ else "unknown"

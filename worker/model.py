@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,8 @@ class Observations:
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "Observations":
         """The values for which `chosen` [n] is true."""
-        return Observations(**{k: None if column is None else column[chosen] for k, column in vars(self).items()})
+        columns: dict[str, Any] = vars(self)
+        return Observations(**{k: None if column is None else column[chosen] for k, column in columns.items()})
 
     def inflated(self, factor: float) -> "Observations":
         """The same values, believed less: errors times `factor`."""

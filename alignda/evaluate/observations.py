@@ -8,8 +8,7 @@ from models.evaluation.truth_run import TruthRun
 from models.nature.network import Network
 from models.nature.stations import load_stations
 from models.observation_operator import ObservationSet
-from service.observations.checks import check_rows
-from service.observations.decoders.parquet_format import read
+from service.observations.decoders import decode
 from service.observations.error_table import default_error
 from service.observations.window import duplicates, select_window
 from worker.stages.observed import Observed
@@ -30,8 +29,7 @@ class ObservationFile:
     screened = False
 
     def __init__(self, path: Path, window_hours: float) -> None:
-        rows, _ = read(path)
-        self.batch = check_rows(rows, path.stem, datetime.now(UTC))
+        self.batch = decode(path, "application/vnd.apache.parquet", path.stem, datetime.now(UTC))
         self.window_hours = window_hours
 
     def at(self, valid_time: datetime) -> ObservationSet:

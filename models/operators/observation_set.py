@@ -1,6 +1,7 @@
 """Observed values as arrays, and where they lie."""
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class ObservationSet:
 
     def select(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> "ObservationSet":
         """The entries where `keep` is true, or with these indices."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return ObservationSet(**{name: None if c is None else c[keep] for name, c in columns.items()})
 
     def given(self, name: str) -> Floats:

@@ -22,7 +22,8 @@ def supported(
 
     `ground`: whether the height of the model's ground is known (needed for msl).
     """
-    return unsupported_reason(observations, channels, ground) == ""
+    possible: NDArray[np.bool_] = unsupported_reason(observations, channels, ground) == ""
+    return possible
 
 
 def unsupported_reason(

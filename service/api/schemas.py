@@ -49,6 +49,25 @@ class BatchView(FromRow):
     status: str
 
 
+class StoredValueView(BaseModel):
+    """One stored value in SI units, as docs/observations.md has it; `id` is its name, the same through every feed."""
+
+    id: str
+    time: datetime
+    receipt_time: datetime
+    latitude: float
+    longitude: float
+    pressure: float | None
+    height: float | None
+    variable: str
+    value: float
+    error: float | None
+    type: str
+    station: str
+    source: str
+    preqc: int | None
+
+
 class FieldView(FromRow):
     """A posted field; `notes` say what was regridded, converted or derived."""
 

@@ -10,6 +10,7 @@ from service.catalogue.leases import Lease, Leases, NewProduct, NewScore, StageO
 from service.catalogue.outbox import Leaders, Outbox
 from service.catalogue.outputs import Products, Scores
 from service.catalogue.pages import Page
+from service.catalogue.partitions import Partitions
 from service.catalogue.verifications import Verifications
 
 __all__ = [
@@ -33,6 +34,7 @@ class Catalogue:
         self._transactions = transactions
         self.experiments = Experiments(transactions)
         self.batches = Batches(transactions)
+        self.partitions = Partitions(transactions)
         self.fields = Fields(transactions)
         self.cycles = Cycles(transactions)
         self.leases = Leases(transactions)

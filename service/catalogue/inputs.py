@@ -14,7 +14,8 @@ from service.catalogue.cycles import announce_next, announce_unverified
 from service.catalogue.engine import Transactions
 from service.catalogue.errors import ConflictError, NotFoundError
 from service.catalogue.pages import Page, page
-from service.catalogue.tables import Batch, Cycle, Experiment, ExperimentState, Field, FieldPurpose
+from service.catalogue.partitions import undivided
+from service.catalogue.tables import Batch, Cycle, Experiment, ExperimentState, Field, FieldPurpose, Partition
 
 
 class Experiments:
@@ -97,11 +98,15 @@ class Batches:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    def add(self, batch: Batch) -> tuple[Batch, bool]:
-        """Store, or return what the same bytes gave before. Returns (row, created)."""
+    def add(self, batch: Batch, partitions: Sequence[Partition] = ()) -> tuple[Batch, bool]:
+        """Store with its files, or return what the same bytes gave before. Returns (row, created)."""
         try:
             with self._transactions.writing() as session:
                 session.add(batch)
+                session.flush()
+                for partition in partitions or undivided(batch):
+                    partition.batch_id = batch.id
+                    session.add(partition)
         except IntegrityError:
             known = self.with_content(batch.sha256)
             if known is None:
@@ -129,17 +134,6 @@ class Batches:
             query = query.where(Batch.source == source)
         with self._transactions.reading() as session:
             return page(session, query, Batch, limit, offset)
-
-    def overlapping(self, start: datetime, end: datetime) -> list[Batch]:
-        """Batches that may hold values with start <= time < end, oldest first. Filter the rows of each by
-        `time` and, for a run as known at T, by `receipt_time <= T`: a batch may carry its own receipt times."""
-        query = (
-            select(Batch)
-            .where(Batch.path.is_not(None), Batch.time_min < end, Batch.time_max >= start)
-            .order_by(Batch.received_at, Batch.id)
-        )
-        with self._transactions.reading() as session:
-            return list(session.scalars(query))
 
     def totals(self) -> list[tuple[str, str, int]]:
         """(source, status, number of batches)."""

@@ -5,7 +5,7 @@ Files are named by their archive key (`path`); JSON columns hold small typed rec
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -124,7 +124,10 @@ class Experiment(Base):
 
 
 class Batch(Base):
-    """One upload of observations. `path`: decoded table (Parquet); `rejected_path`: rows rejected at decoding."""
+    """One upload of observations. `rejected_path`: rows rejected at decoding (Parquet). Its values are in partitions.
+
+    `path`: the one table of a batch that was not partitioned, as batches of revision 0002 and earlier were not.
+    """
 
     __tablename__ = "batches"
 
@@ -145,6 +148,28 @@ class Batch(Base):
     status: Mapped[str] = mapped_column(String(16))  # accepted | empty
 
     __table_args__ = (Index(None, "time_min", "time_max"),)
+
+
+class Partition(Base):
+    """One file of a batch's values (Parquet): those of one valid day and report type; null: of several.
+
+    Spans are inclusive. `receipt_min` null: not known, the rows must be looked at.
+    """
+
+    __tablename__ = "partitions"
+
+    id: Mapped[int] = mapped_column(Identity, primary_key=True)
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
+    day: Mapped[date | None]
+    type: Mapped[str | None] = mapped_column(String(32))
+    path: Mapped[str] = mapped_column(Text)
+    rows: Mapped[int]
+    time_min: Mapped[datetime]
+    time_max: Mapped[datetime]
+    receipt_min: Mapped[datetime | None]
+    receipt_max: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "day", "type"),)
 
 
 class Field(Base):

@@ -5,7 +5,7 @@ says what was wrong. Nothing is dropped.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -60,6 +60,11 @@ STANDARD_HEIGHTS = (
 )  # m; where the standard atmosphere is known: 1099 hPa to the isothermal layer's end
 FIRST_TIME, LAST_TIME = np.datetime64("1900-01-01"), np.datetime64("2200-01-01")
 
+PART_ROWS = 1 << 16  # a file is read, checked and written in parts of so many rows
+
+Note = str | tuple[int, str]
+"""What a sender should know: a sentence, or the number that it begins with and the rest, to be summed over parts."""
+
 _NUMBERS = ("latitude", "longitude", "pressure", "height", "value", "error", "preqc", "pressure_top")
 _NAMES = ("variable", "type", "station", "source")
 _TIMES = ("time", "receipt_time")
@@ -73,17 +78,26 @@ class DecodedBatch:
         table: the values that can be used, `table.SCHEMA`.
         rejected: the values that cannot, `table.REJECTED_SCHEMA`: what is known of them, `reason` and `detail`.
         counts: number of rejected values by the name of their reason.
-        notes: what a sender should know that concerns no single value.
+        notes: what a sender should know that concerns no single value; of a part of a batch as `Note`s, see `told`.
     """
 
     table: pa.Table
     rejected: pa.Table
     counts: dict[str, int]
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[Note] = field(default_factory=list)
 
     @property
     def received(self) -> int:
         return int(self.table.num_rows + self.rejected.num_rows)
+
+
+def told(notes: Iterable[Note]) -> list[str]:
+    """Each sentence once, numbers summed, in the order of their first appearance."""
+    counted: dict[str, int | None] = {}
+    for note in notes:
+        number, sentence = note if isinstance(note, tuple) else (None, note)
+        counted[sentence] = None if number is None else number + (counted.get(sentence) or 0)
+    return [sentence if number is None else f"{number} {sentence}" for sentence, number in counted.items()]
 
 
 @dataclass
@@ -117,6 +131,12 @@ class RawRows:
     def __len__(self) -> int:
         return len(self.reason)
 
+    def parts(self) -> Iterator["RawRows"]:
+        """`PART_ROWS` rows at a time, not copied."""
+        for start in range(0, len(self), PART_ROWS):
+            part = slice(start, start + PART_ROWS)
+            yield RawRows({k: v[part] for k, v in self.columns.items()}, self.reason[part], self.detail[part])
+
     def refuse(self, rows: NDArray[np.bool_], reason: Reason, detail: Callable[[int], str] | str) -> None:
         """Give `reason` to those of `rows` [n] that have none yet."""
         for i in np.flatnonzero(rows & (self.reason == 0)):
@@ -124,7 +144,7 @@ class RawRows:
             self.detail[i] = detail if isinstance(detail, str) else detail(int(i))
 
 
-def check_rows(rows: RawRows, source: str, receipt_time: datetime, notes: list[str] | None = None) -> DecodedBatch:
+def check_rows(rows: RawRows, source: str, receipt_time: datetime, notes: Sequence[Note] | None = None) -> DecodedBatch:
     """Check every row, normalise what can be, and part the usable from the rejected.
 
     Args:
@@ -155,13 +175,26 @@ def check_rows(rows: RawRows, source: str, receipt_time: datetime, notes: list[s
 
 
 def _absent(names: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.array([name is None for name in names], dtype=np.bool_)
+    return np.asarray(names == None, dtype=np.bool_)  # of each
+
+
+def _distinct(names: NDArray[Any]) -> tuple[list[str | None], NDArray[np.int64]]:
+    """The different names, None the last of them, and which of them each of `names` [n] is."""
+    encoded = pa.array(names, type=pa.string()).dictionary_encode()
+    known = encoded.dictionary.to_pylist()
+    return [*known, None], encoded.indices.fill_null(len(known)).to_numpy().astype(np.int64)
+
+
+def _among(names: NDArray[Any], known: Collection[str]) -> NDArray[np.bool_]:
+    """Which names [n] are among these."""
+    distinct, which = _distinct(names)
+    return np.array([name in known for name in distinct], dtype=np.bool_)[which]
 
 
 def _check_names(rows: RawRows) -> None:
     for column, known in (("variable", VARIABLES), ("type", TYPES)):
         names = rows.columns[column]
-        unknown = ~np.isin(names.astype(str), known)
+        unknown = ~_among(names, known)
         rows.refuse(
             unknown,
             Reason.UNKNOWN_VARIABLE,
@@ -215,19 +248,19 @@ def _place_by_height(rows: RawRows) -> NDArray[np.bool_]:
     model's equivalent is made. A geopotential at a height is no observation at all, it is refused.
     """
     c = rows.columns
-    variable, low, high = c["variable"].astype(str), *STANDARD_HEIGHTS
-    lacking = ~np.isin(variable, SURFACE_VARIABLES) & np.isnan(c["pressure"])
+    variable, (low, high) = c["variable"], STANDARD_HEIGHTS
+    lacking = ~_among(variable, SURFACE_VARIABLES) & np.isnan(c["pressure"])
     rows.refuse(
         lacking & np.isnan(c["height"]), Reason.POSITION_INVALID, "an upper-air value needs a pressure or a height"
     )
     rows.refuse(
-        lacking & np.isin(variable, NEEDS_PRESSURE),
+        lacking & _among(variable, NEEDS_PRESSURE),
         Reason.POSITION_INVALID,
         lambda i: f"{variable[i]} has a height and no pressure, give its pressure",
     )
-    aircraft = c["type"].astype(str) == "amdar"
+    aircraft = _among(c["type"], ("amdar",))
     rows.refuse(
-        lacking & (variable != "refractivity") & ~((c["height"] >= low) & (c["height"] <= high)),
+        lacking & ~_among(variable, ("refractivity",)) & ~((c["height"] >= low) & (c["height"] <= high)),
         Reason.POSITION_INVALID,
         lambda i: f"height {c['height'][i]:.9g} is not within [{low:g}, {high:g}] m, give the pressure instead",
     )
@@ -239,7 +272,7 @@ def _place_by_height(rows: RawRows) -> NDArray[np.bool_]:
 def _check_layer(rows: RawRows) -> None:
     """A layer needs two pressures, its top above its bottom; nothing else has a top."""
     c = rows.columns
-    layer = c["variable"].astype(str) == "tlayer"
+    layer = _among(c["variable"], ("tlayer",))
     rows.refuse(
         layer & ~(c["pressure_top"] < c["pressure"]),
         Reason.POSITION_INVALID,
@@ -248,11 +281,11 @@ def _check_layer(rows: RawRows) -> None:
     c["pressure_top"] = np.where(layer, c["pressure_top"], np.nan)
 
 
-def _placing_note(rows: RawRows, placed: NDArray[np.bool_]) -> list[str]:
+def _placing_note(rows: RawRows, placed: NDArray[np.bool_]) -> list[Note]:
     count = int((placed & (rows.reason == 0)).sum())
     if count == 0:
         return []
-    return [f"{count} values of aircraft without a pressure got that of the ICAO standard atmosphere at their height"]
+    return [(count, "values of aircraft without a pressure got that of the ICAO standard atmosphere at their height")]
 
 
 def _check_time(rows: RawRows) -> None:
@@ -264,9 +297,11 @@ def _check_time(rows: RawRows) -> None:
 
 def _check_range(rows: RawRows) -> None:
     c = rows.columns
-    names = c["variable"].astype(str)
+    present, which = _distinct(c["variable"])
     for variable, (low, high) in RANGES.items():
-        impossible = (names == variable) & ~((c["value"] >= low) & (c["value"] <= high))
+        if variable not in present:
+            continue
+        impossible = (which == present.index(variable)) & ~((c["value"] >= low) & (c["value"] <= high))
         rows.refuse(
             impossible,
             Reason.RANGE,
@@ -288,7 +323,7 @@ def _check_range(rows: RawRows) -> None:
     )
 
 
-def _part(rows: RawRows, notes: list[str]) -> DecodedBatch:
+def _part(rows: RawRows, notes: list[Note]) -> DecodedBatch:
     columns = dict(rows.columns)
     quality = columns["preqc"]
     columns["preqc"] = np.where((quality >= 0) & (quality <= 100), quality, -1)

@@ -6,7 +6,7 @@ VARNO: Mapping[str, int] = {
     "z": 1, "t": 2, "u": 3, "v": 4, "q": 7, "rh": 29, "t2m": 39, "td2m": 40, "u10": 41, "v10": 42, "rh2m": 58, "td": 59,
     "msl": 108, "sp": 110, "wdir": 111, "wdir10": 111, "ws": 112, "ws10": 112, "tb": 119,
 }  # fmt: skip
-VARIABLE_OF: Mapping[int, str] = {number: name for name, number in reversed(VARNO.items())}
+VARIABLE_OF: Mapping[int, str] = {number: name for name, number in reversed(list(VARNO.items()))}
 AT_10_M: Mapping[str, str] = {"wdir": "wdir10", "ws": "ws10"}
 """One number for two: what they are in reports from the surface."""
 

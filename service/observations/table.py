@@ -86,10 +86,14 @@ def value_ids(columns: Mapping[str, NDArray[Any]]) -> list[str]:
         record[name] = np.where(np.isnan(numbers), np.nan, numbers)
     packed, width = record.tobytes(), _ID_RECORD.itemsize
     names = zip(columns["station"], columns["type"], columns["variable"], strict=True)
-    return [
-        hashlib.sha256(packed[i * width : (i + 1) * width] + f"|{station}|{kind}|{variable}".encode()).hexdigest()[:16]
-        for i, (station, kind, variable) in enumerate(names)
-    ]
+    endings: dict[tuple[Any, ...], bytes] = {}
+    out = []
+    for start, key in zip(range(0, n * width, width), names, strict=True):
+        ending = endings.get(key)
+        if ending is None:
+            endings[key] = ending = "|{}|{}|{}".format(*key).encode()
+        out.append(hashlib.sha256(packed[start : start + width] + ending).hexdigest()[:16])
+    return out
 
 
 def _named_by_layer(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -146,9 +150,15 @@ def columns_to_table(columns: Mapping[str, NDArray[Any]], schema: pa.Schema = SC
                 field.type
             )
         else:
-            array = pa.array(values.tolist(), type=pa.string()).cast(field.type)
+            array = _texts(values).cast(field.type)
         arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _texts(values: NDArray[Any]) -> pa.Array:
+    texts = pa.array(values if values.dtype == object else values.tolist(), type=pa.string())
+    # encoded first: a cast of the texts themselves would look each of them up twice
+    return texts.dictionary_encode() if len(texts) else texts
 
 
 def default_errors(table: pa.Table, configuration: ObservationConfiguration | None = None) -> NDArray[np.float32]:

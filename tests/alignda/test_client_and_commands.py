@@ -230,3 +230,26 @@ def test_the_configuration_of_observations_is_shown_and_changed(served: Settings
     assert refused.exit_code == 1 and "types.temp.usage" in refused.output
     listed = alignda(served, "biases", "configured", "--cycles", "3")
     assert listed.exit_code == 0 and "predictor" in listed.output
+
+
+def test_stored_values_are_found_and_downloaded(served: Settings, tmp_path: Path) -> None:
+    when = datetime(2001, 5, 1, tzinfo=UTC)
+    rows = [
+        {"time": when, "receipt_time": when.replace(hour=hour), "station": "kept", "value": 250.0 + hour}
+        for hour in (1, 5)
+    ]
+    file = observations(tmp_path / "k.parquet", *rows)
+    assert alignda(served, "post", "observations", str(file), "--source", "test").exit_code == 0
+    asked = ("observations", "--start", "2001-05-01T00", "--end", "2001-05-01T06", "--station", "kept")
+    found = alignda(served, *asked, "--json")
+    assert [json.loads(line)["value"] for line in found.output.splitlines()] == [251.0, 255.0], found.output
+    then = alignda(served, *asked, "--as-of", "2001-05-01T01", "--json")
+    assert [json.loads(line)["value"] for line in then.output.splitlines()] == [251.0]
+    shown = alignda(served, *asked, "--limit", "1")
+    assert "255" not in shown.output and "1 of 2 values" in shown.output
+    away = alignda(served, *asked, "--box=20,40,30,60", "--type", "temp", "--json")
+    assert (away.exit_code, away.output.strip()) == (0, "")
+    out = tmp_path / "out.parquet"
+    written = alignda(served, *asked, "--out", str(out))
+    assert written.exit_code == 0, written.output
+    assert pq.read_table(out).column("value").to_pylist() == [251.0, 255.0]

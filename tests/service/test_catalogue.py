@@ -124,8 +124,8 @@ def test_batches_are_found_by_what_they_overlap(catalogue):
     empty = batch("5", None, None, path=None)
     for row in (before, touching, around, at_the_end, empty):
         catalogue.batches.add(row)
-    found = catalogue.batches.overlapping(NOON - 3 * hour, NOON + 3 * hour)
-    assert [row.sha256 for row in found] == ["2", "3"]
+    found = catalogue.partitions.holding(NOON - 3 * hour, NOON + 3 * hour)
+    assert [catalogue.batches.get(row.batch_id).sha256 for row in found] == ["2", "3"]
 
 
 def test_one_file_may_serve_two_purposes_but_each_once(catalogue, experiment):

@@ -83,7 +83,9 @@ def test_a_batch_is_counted_archived_and_listed(client, served, settings):
     assert client.get("/v1/observations/batches", params={"source": "other"}).json()["total"] == 0
 
     stored = served.batches.get(batch["id"])
-    table = pq.read_table(settings.archive_dir / stored.path)
+    (partition,) = served.partitions.of_batch(stored.id)
+    assert partition.path.startswith("observations/day=2009-01-23/type=temp/") and partition.rows == 1
+    table = pq.ParquetFile(settings.archive_dir / partition.path).read()
     assert table.column("value").to_pylist() == [271.5]
     assert table.column("source").to_pylist() == ["gts"]
     assert (settings.archive_dir / stored.raw_path).read_bytes() == body
@@ -112,7 +114,9 @@ def test_a_receipt_time_can_be_given_for_replays(client, served, settings):
     headers = JSON | {"X-Receipt-Time": "2009-01-23T14:00:00+01:00"}
     batch = client.post("/v1/observations", content=rows(ROW), headers=headers).json()
     assert batch["received_at"] == "2009-01-23T13:00:00Z"
-    table = pq.read_table(settings.archive_dir / served.batches.get(batch["id"]).path)
+    (partition,) = served.partitions.of_batch(batch["id"])
+    assert partition.receipt_min == partition.receipt_max == NOON + timedelta(hours=1)
+    table = pq.ParquetFile(settings.archive_dir / partition.path).read()
     assert table.column("receipt_time").to_pylist() == [NOON + timedelta(hours=1)]
 
 

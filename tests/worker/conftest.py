@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from service.archive import Archive
@@ -17,6 +16,8 @@ from service.catalogue.tables import Batch, Cycle, Experiment, Field, FieldPurpo
 from service.experiments import ExperimentConfig
 from service.fields.contract import from_array
 from service.fields.netcdf import write_netcdf
+from service.ingest import keep
+from service.observations.partitions import PartitionWriter
 from service.observations.table import columns_to_table
 from service.settings import Settings
 from tests.worker.toy import ToyModel, truth, write_bundle
@@ -82,17 +83,19 @@ class House:
 
     def post(self, observations: pa.Table, received_at: datetime = NOON) -> Batch:
         """As the gateway would after decoding."""
-        number = len(list(self.archive.root.rglob("*.parquet")))
-        path = self.settings.data_dir / "draft.parquet"
-        pq.write_table(observations, path)
-        stored = self.archive.put(path, f"observations/{number}.parquet")
+        number = self.catalogue.batches.page(1, 0).total
+        folder = self.settings.data_dir / "draft"
+        folder.mkdir(exist_ok=True)
+        writer = PartitionWriter(folder)
+        writer.add(observations)
+        partitions = [keep(self.archive, file, folder, str(number)) for file in writer.close()]
         times = observations.column("time").to_pylist()
         batch = Batch(
-            sha256=f"{number:064d}", source="test", media_type="application/vnd.apache.parquet", path=stored.path,
-            raw_path=stored.path, received_at=received_at, time_min=min(times), time_max=max(times),
+            sha256=f"{number:064d}", source="test", media_type="application/vnd.apache.parquet", path=None,
+            raw_path="none", received_at=received_at, time_min=min(times), time_max=max(times),
             received=len(times), rejected=0, counts={}, notes=[], status="accepted",
         )  # fmt: skip
-        return self.catalogue.batches.add(batch)[0]
+        return self.catalogue.batches.add(batch, partitions)[0]
 
     def post_field(
         self,

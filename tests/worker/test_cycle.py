@@ -2,12 +2,16 @@
 
 import hashlib
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import xarray as xr
 
 from service.catalogue import StaleLease
 from service.catalogue.tables import CycleState, FieldPurpose
+from service.observations.selection import in_order
 from tests.worker.conftest import NOON, House, table
 from tests.worker.toy import truth
 from worker.cycle import STAGES, run_cycle
@@ -290,6 +294,74 @@ def test_a_replay_uses_only_what_was_known_then(house: House) -> None:
     house.post(table([{"station": "A", "receipt_time": early}, {"station": "B", "receipt_time": late}]))
     cycle = house.cycle(house.experiment(), as_of=NOON + timedelta(hours=3))
     assert house.run(cycle).counts["received"] == 1
+
+
+def test_a_rerun_as_known_at_a_time_is_the_same_to_the_bit_whatever_came_since(house: House) -> None:
+    step, first = timedelta(hours=6), house.soundings(60)
+    second = house.soundings(60, NOON + step, steps=1)
+    house.post(first.slice(200))
+    house.post(first.slice(0, 200))
+    house.post(second)
+    known = {NOON: NOON + timedelta(hours=1), NOON + step: NOON + step + timedelta(hours=1)}
+
+    def run(name: str, as_of: bool = True) -> list[dict[str, bytes]]:
+        """Two cycles, so that the second starts from members, biases and ratios of the first."""
+        experiment, out = house.experiment(name), []
+        for valid_time, when in known.items():
+            cycle = house.run(house.cycle(experiment, valid_time, as_of=when if as_of else None))
+            assert cycle.state in (CycleState.DONE, CycleState.DEGRADED), cycle.error
+            wanted = {"members": "grib2", "departures": "parquet", "observation_state": "parquet"}
+            out.append({kind: product_bytes(house, cycle.id, kind, form) for kind, form in wanted.items()})
+            # GRIB rounds, netCDF has the time of writing in its history: so the numbers themselves
+            with xr.open_dataset(product_path(house, cycle.id, "members", "netcdf")) as members:
+                out[-1] |= {str(name): values.values.tobytes() for name, values in members.data_vars.items()}
+        return out
+
+    before = run("before")
+    late = NOON + timedelta(hours=9)
+    for more in (house.soundings(40, error=3.0), house.soundings(40, NOON + step, steps=1, error=3.0)):
+        received = pa.array([late] * more.num_rows, more.schema.field("receipt_time").type)
+        # received later, but in a batch that the catalogue has as older: only the values' own receipt counts
+        house.post(more.set_column(more.column_names.index("receipt_time"), "receipt_time", received), NOON - step)
+    assert run("again") == before
+    assert run("now", as_of=False)[0]["members"] != before[0]["members"]
+
+
+def test_the_analysis_does_not_depend_on_the_batches_that_brought_its_values(house: House) -> None:
+    values = house.soundings(40)
+    shuffled = values.take(pa.array(np.random.default_rng(1).permutation(values.num_rows)))
+    assert in_order(shuffled).equals(in_order(values)) and not shuffled.equals(values)
+
+
+@pytest.mark.parametrize(
+    ("rows", "state", "used"),
+    [
+        ([{"value": 256.0}], CycleState.DONE, 1),
+        ([{"value": 256.0}, {"type": "amdar", "station": "A1", "value": 254.0, "latitude": 20.0}], CycleState.DONE, 2),
+        ([{"value": 340.0}], CycleState.DEGRADED, 0),
+    ],
+    ids=["one-value", "two-types-of-nine", "one-that-is-rubbish"],
+)
+def test_a_meagre_window_completes_and_says_what_it_lacked(
+    house: House, rows: list[dict[str, object]], state: CycleState, used: int
+) -> None:
+    experiment = house.experiment()
+    house.post_field(truth(house.model), FieldPurpose.BACKGROUND, experiment=experiment)
+    house.post(table(rows))
+    cycle = house.run(house.cycle(experiment))
+    assert (cycle.state, cycle.counts["used"]) == (state, used), cycle.counts
+    assert [step["reason"] for step in cycle.degraded] == (["no_observations"] if used == 0 else [])
+    assert house.catalogue.products.find(cycle.id, "analysis", "grib2") is not None
+
+
+def product_path(house: House, cycle_id: int, kind: str, form: str) -> Path:
+    product = house.catalogue.products.find(cycle_id, kind, form)
+    assert product is not None
+    return house.archive.existing(product.path)
+
+
+def product_bytes(house: House, cycle_id: int, kind: str, form: str) -> bytes:
+    return product_path(house, cycle_id, kind, form).read_bytes()
 
 
 def test_no_observation_of_the_evidence_is_without_a_departure(house: House) -> None:

@@ -13,8 +13,9 @@ from tests.worker.conftest import NOON, table
 from worker.stages.control_quality import judge
 from worker.stages.filters import Comparison, Setting, Unchanged, Verdict
 from worker.stages.filters.background import huber_weight, ratio
+from worker.stages.filters.duplicates import duplicate
 from worker.stages.filters.neighbours import against_neighbours
-from worker.stages.filters.reports import denied, duplicate
+from worker.stages.filters.reports import denied
 from worker.stages.filters.stuck import stuck
 from worker.stages.filters.thinning import Superobs, averaged, thinned
 from worker.stages.filters.tracks import off_track
@@ -53,6 +54,47 @@ def test_within_a_feed_near_levels_are_no_duplicates() -> None:
 
 def test_the_value_in_which_the_sender_trusts_more_is_preferred() -> None:
     assert found(duplicate, [{"preqc": 40, "value": 250.0}, {"preqc": 90, "value": 251.0}]) == [True, False]
+
+
+def test_a_correction_of_the_same_feed_is_taken_and_the_old_value_again_is_not() -> None:
+    rows = [
+        {"value": value, "receipt_time": NOON + timedelta(minutes=m)}
+        for value, m in ((250.0, 0), (251.0, 5), (250.0, 9))
+    ]
+    assert found(duplicate, rows) == [True, False, True]
+    assert found(duplicate, rows[::-1]) == [True, False, True]
+
+
+def test_between_feeds_the_value_with_an_error_of_its_own_is_preferred() -> None:
+    rows = [{"source": "a", "error": np.nan}, {"source": "b", "receipt_time": NOON + timedelta(minutes=1)}]
+    assert found(duplicate, rows) == [True, False]
+
+
+def ascent(source: str, levels: int, top: float = 10000.0, **other: Any) -> list[dict[str, Any]]:
+    pressures = np.linspace(95000.0, top, levels)
+    return [{"source": source, "pressure": float(pressure), **other} for pressure in pressures]
+
+
+def test_of_an_ascent_through_two_feeds_the_report_with_more_levels_is_taken() -> None:
+    fine = [
+        row | {"time": NOON - timedelta(minutes=40 - i), "latitude": 50.0 + 0.01 * i}
+        for i, row in enumerate(ascent("bufr", 90, 20000.0))
+    ]
+    # nominal time, received first, and higher up than the other
+    coarse = ascent("tac", 20, 1000.0, receipt_time=NOON - timedelta(minutes=30))
+    other_station = ascent("tac", 3, station="10384")
+    rejected = np.array(found(duplicate, [*fine, *coarse, *other_station]))
+    assert not rejected[:90].any() and not rejected[110:].any()
+    within = np.array([row["pressure"] >= 20000.0 * 0.98 for row in coarse])
+    assert 0 < within.sum() < 20 and (rejected[90:110] == within).all()
+    preferred = {"checks": {"duplicates": {"sources": ["tac"]}}}
+    rejected = np.array(found(duplicate, [*fine, *coarse], preferred))
+    assert rejected[:90].all() and not rejected[90:].any()
+
+
+def test_the_next_ascent_of_a_station_is_no_duplicate() -> None:
+    later = ascent("tac", 20, time=NOON + timedelta(hours=3))
+    assert not any(found(duplicate, [*ascent("bufr", 90), *later]))
 
 
 def test_the_denylist_names_station_variable_and_span() -> None:

@@ -5,11 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from service.catalogue.tables import Product
-from service.observations.table import SCHEMA, empty_table
-from service.observations.window import select_window
+from service.observations.selection import Selection, in_order, read_file
+from service.observations.table import empty_table
 from worker.model import Array
 from worker.stages.field_files import read_state
 from worker.work import Result, Work, fallback
@@ -49,18 +48,19 @@ def run(work: Work) -> Result:
 
 
 def gather(work: Work) -> tuple[pa.Table, list[int]]:
-    """All values with start <= time < end (receipt_time <= as_of if given), and the ids of the batches they are from."""
+    """All values with start <= time < end (receipt_time <= as_of if given), and the ids of the batches they are from.
+
+    Their order depends on nothing but themselves: not on the batches that brought them, nor on what else is there.
+    """
     start, end = work.window
-    tables, batches = [empty_table()], []
-    for batch in work.catalogue.batches.overlapping(start, end):
-        if batch.path is None:
-            continue
-        table = pq.read_table(work.archive.existing(batch.path), schema=SCHEMA)
-        inside = select_window(table, work.valid_time, work.config.window_hours, work.cycle.as_of)
-        if inside.num_rows:
-            tables.append(inside)
-            batches.append(batch.id)
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks(), batches
+    wanted = Selection(start=start, end=end, as_of=work.cycle.as_of)
+    tables, batches = [empty_table()], set()
+    for partition in work.catalogue.partitions.holding(start, end, work.cycle.as_of):
+        table = read_file(work.archive.existing(partition.path), wanted)
+        if table.num_rows:
+            tables.append(table)
+            batches.add(partition.batch_id)
+    return in_order(pa.concat_tables(tables)), sorted(batches)
 
 
 def choose_background(work: Work) -> Background:

@@ -133,11 +133,15 @@ class Denied(Strict):
 
 
 class Duplicates(Strict):
-    """Between feeds the same value differs by rounding: it is found on a grid of these widths."""
+    """Between feeds the same value differs by rounding: it is found on a grid of these widths.
+
+    Soundings of a station through any feeds that are no further apart than `ascent_minutes` are one ascent.
+    """
 
     minutes: Positive
     degrees: Positive
     pascal: Positive
+    ascent_minutes: Positive
     sources: tuple[str, ...] = ()
     """Feeds in the order in which they are preferred; those not named come last."""
 

@@ -1,22 +1,27 @@
-"""One decoder per format behind one function, `decode`; `decode_isolated` runs it in a bounded process.
+"""One decoder per format behind `decode_parts` and `decode`; `decode_isolated` runs the latter in a bounded process.
 
 A decoder turns a file into `RawRows` and knows nothing of the catalogue; the checks are the same for all formats.
 """
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
+
 from service.isolation import run_isolated
-from service.observations.checks import DecodedBatch, RawRows, check_rows
+from service.observations.checks import DecodedBatch, Note, RawRows, check_rows, told
 from service.observations.decoders.errors import DecodeError, UnsupportedFormat
 
 __all__ = [
-    "FORMATS", "DecodeError", "DecodedBatch", "Format", "UnsupportedFormat", "decode", "decode_isolated", "find_format",
+    "FORMATS", "DecodeError", "DecodedBatch", "Format", "UnsupportedFormat", "decode", "decode_isolated", "decode_parts",
+    "find_format",
 ]  # fmt: skip
 
+MAX_ROWS = 20_000_000
 _SNIFFED_BYTES = 4096
 _MODULES = "service.observations.decoders"
 _LAST_EDITION = 4
@@ -31,7 +36,8 @@ class Format:
         media_types: what a client may call it.
         recognises: whether the first bytes of a file are its.
         binary: whether it is no text.
-        module: has `read(path: Path) -> tuple[RawRows, list[str]]`, imported when first used.
+        module: has `read(path: Path) -> tuple[RawRows, list[str]]`, or `parts`, which yields such pairs and so holds
+            no whole file; imported when first used.
     """
 
     name: str
@@ -139,8 +145,10 @@ def find_format(path: Path, media_type: str | None) -> Format:
     return wanted[0]
 
 
-def decode(path: str | Path, media_type: str | None, source: str, receipt_time: datetime) -> DecodedBatch:
-    """Decode and check one submission. Opens untrusted bytes: the service calls `decode_isolated`.
+def decode_parts(
+    path: str | Path, media_type: str | None, source: str, receipt_time: datetime
+) -> Iterator[DecodedBatch]:
+    """Decode and check one submission, some ten thousand rows at a time. Opens untrusted bytes.
 
     Args:
         path: the file as received.
@@ -150,12 +158,43 @@ def decode(path: str | Path, media_type: str | None, source: str, receipt_time: 
 
     Raises:
         UnsupportedFormat: no decoder for it.
-        DecodeError: not one row can be read from it; says why.
+        DecodeError: not one row can be read from it, or the file is damaged in a way that leaves the rest in doubt:
+            what came before is then worth nothing either. Says why.
     """
-    chosen = find_format(Path(path), media_type)
-    rows, notes = importlib.import_module(chosen.module).read(Path(path))
+    total = 0
+    for rows, notes in _read(Path(path), find_format(Path(path), media_type)):
+        total += len(rows)
+        if total > MAX_ROWS:
+            raise DecodeError(f"more than {MAX_ROWS} rows: split the file")
+        yield check_rows(rows, source, receipt_time, notes)
+
+
+def _read(path: Path, chosen: Format) -> Iterator[tuple[RawRows, Sequence[Note]]]:
+    module = importlib.import_module(chosen.module)
+    if hasattr(module, "parts"):
+        yield from module.parts(path)
+        return
+    rows, notes = module.read(path)
     assert isinstance(rows, RawRows)
-    return check_rows(rows, source, receipt_time, notes)
+    for part in rows.parts():
+        yield part, notes
+        notes = []
+    if not len(rows):
+        yield RawRows.empty(0), notes
+
+
+def decode(path: str | Path, media_type: str | None, source: str, receipt_time: datetime) -> DecodedBatch:
+    """One submission as a whole: all that `decode_parts` gives. The service stores the parts as they come."""
+    parts = list(decode_parts(path, media_type, source, receipt_time))
+    notes = told(note for part in parts for note in part.notes)
+    if len(parts) == 1:
+        return replace(parts[0], notes=notes)
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.counts)
+    tables = ([part.table for part in parts], [part.rejected for part in parts])
+    table, rejected = (pa.concat_tables(some).unify_dictionaries().combine_chunks() for some in tables)
+    return DecodedBatch(table, rejected, dict(counts), notes)
 
 
 def decode_isolated(

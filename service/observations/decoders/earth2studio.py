@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.observations.checks import RawRows
+from service.observations.checks import Note, RawRows
 from service.observations.table import SURFACE_VARIABLES
 
 REQUIRED = ("time", "lat", "lon", "observation", "variable")
@@ -33,7 +33,7 @@ def recognises(names: list[str]) -> bool:
     return all(name in names for name in REQUIRED)
 
 
-def convert(columns: dict[str, NDArray[Any]]) -> tuple[RawRows, list[str]]:
+def convert(columns: dict[str, NDArray[Any]]) -> tuple[RawRows, list[Note]]:
     """Columns under Earth2Studio's names (numbers NaN, texts None where absent) as rows. [n] each"""
     n = len(columns["time"])
     rows = RawRows.empty(n)
@@ -53,7 +53,7 @@ def convert(columns: dict[str, NDArray[Any]]) -> tuple[RawRows, list[str]]:
         marker = columns["quality"]
         ours["preqc"] = np.array([np.nan if np.isnan(m) else _CONFIDENCE.get(int(m), 0.0) for m in marker])
     untyped = int((classes == "None").sum())
-    notes = [f"{untyped} rows of Earth2Studio have no class and were taken as synop"] if untyped else []
+    notes: list[Note] = [(untyped, "rows of Earth2Studio have no class and were taken as synop")] if untyped else []
     return rows, notes
 
 

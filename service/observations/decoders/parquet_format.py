@@ -1,5 +1,6 @@
 """Parquet observations: columns named and typed as in the observation table (any numeric or text width)."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,65 +9,67 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from service.observations.checks import RawRows
+from service.observations.checks import PART_ROWS, Note, RawRows
 from service.observations.decoders import earth2studio
 from service.observations.decoders.errors import DecodeError
 from service.observations.decoders.rows import OPTIONAL, REQUIRED
 
-MAX_ROWS = 20_000_000
+_BUFFER = 1 << 20  # bytes
 _KNOWN = tuple(name for name in REQUIRED + OPTIONAL if name != "unit")
 
 
-def read(path: Path) -> tuple[RawRows, list[str]]:
+def parts(path: Path) -> Iterator[tuple[RawRows, list[Note]]]:
     """Read a Parquet file. Values are in SI units; times are timestamps (UTC where they name no zone).
 
     Raises:
         DecodeError: not readable, a required column is missing or has a type that does not fit.
     """
     try:
-        file = pq.ParquetFile(path)
-        present = file.schema_arrow.names
-        if earth2studio.recognises(present):
-            return _earth2studio(file, present)
-        missing = [name for name in REQUIRED if name not in present]
-        if missing:
-            raise DecodeError(f"column(s) {', '.join(missing)} missing: required are {', '.join(REQUIRED)}")
-        if file.metadata.num_rows > MAX_ROWS:
-            raise DecodeError(f"{file.metadata.num_rows} rows are more than {MAX_ROWS}: split the file")
-        table = file.read(columns=[name for name in _KNOWN if name in present])
+        # a buffered reader holds pages, not whole columns of a row group
+        with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+            if file.metadata.num_rows == 0:
+                raise DecodeError("the table is empty: send at least one observation")
+            present = file.schema_arrow.names
+            theirs = earth2studio.recognises(present)
+            names = earth2studio.COLUMNS if theirs else _ours(present)
+            notes = [] if theirs else _ignored(present)
+            for batch in file.iter_batches(PART_ROWS, columns=[name for name in names if name in present]):
+                if theirs:
+                    yield earth2studio.convert(_columns(batch, earth2studio.TEXTS, ("time",)))
+                    continue
+                rows = RawRows.empty(batch.num_rows)
+                rows.columns |= _columns(batch, _TEXTS, _TIMES)
+                yield rows, notes
+                notes = []
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, MemoryError):
             raise
         raise DecodeError(f"not readable as Parquet: {str(error)[:200]}") from error
-    if table.num_rows == 0:
-        raise DecodeError("the table is empty: send at least one observation")
-    rows = RawRows.empty(table.num_rows)
-    for name in table.column_names:
-        rows.columns[name] = _column(table.column(name).combine_chunks(), name)
-    ignored = sorted(set(present) - set(_KNOWN) - {"id"})
-    if "unit" in ignored:
+
+
+def _ours(present: list[str]) -> tuple[str, ...]:
+    missing = [name for name in REQUIRED if name not in present]
+    if missing:
+        raise DecodeError(f"column(s) {', '.join(missing)} missing: required are {', '.join(REQUIRED)}")
+    if "unit" in present:
         raise DecodeError("Parquet values are in SI units: convert them and leave the column 'unit' out")
-    return rows, [f"column {name[:60]!r} is not in the observation table and was ignored" for name in ignored[:20]]
+    return _KNOWN
 
 
-def _earth2studio(file: pq.ParquetFile, present: list[str]) -> tuple[RawRows, list[str]]:
-    if not 0 < file.metadata.num_rows <= MAX_ROWS:
-        raise DecodeError(f"{file.metadata.num_rows} rows: expected 1 to {MAX_ROWS}")
-    table = file.read(columns=[name for name in earth2studio.COLUMNS if name in present])
-    columns = {
-        name: _column(table.column(name).combine_chunks(), name, earth2studio.TEXTS, ("time",))
-        for name in table.column_names
-        if name != "type"
-    }
-    return earth2studio.convert(columns)
+def _ignored(present: list[str]) -> list[Note]:
+    ignored = sorted(set(present) - set(_KNOWN) - {"id"})
+    return [f"column {name[:60]!r} is not in the observation table and was ignored" for name in ignored[:20]]
 
 
 _TEXTS, _TIMES = ("variable", "type", "station", "source"), ("time", "receipt_time")
 
 
-def _column(values: Any, name: str, texts: tuple[str, ...] = _TEXTS, times: tuple[str, ...] = _TIMES) -> NDArray[Any]:
-    if isinstance(values, pa.ChunkedArray):  # combine_chunks keeps chunks where one would overflow
-        raise DecodeError(f"column {name!r} is too large for one batch: split the file")
+def _columns(batch: pa.RecordBatch, texts: tuple[str, ...], times: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    names = (name for name in batch.schema.names if name != "type" or "type" in texts)
+    return {name: _column(batch.column(name), name, texts, times) for name in names}
+
+
+def _column(values: pa.Array, name: str, texts: tuple[str, ...], times: tuple[str, ...]) -> NDArray[Any]:
     kind = values.type
     try:
         if name in times:

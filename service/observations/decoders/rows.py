@@ -6,10 +6,12 @@ A cell that cannot be read rejects its own row only.
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service.observations.checks import RawRows
+from service.observations.checks import Note, RawRows
 from service.observations.conversions import STANDARD_GRAVITY
 from service.observations.decoders.errors import DecodeError
 from service.observations.reasons import Reason
@@ -36,37 +38,69 @@ UNITS: dict[str, dict[str, tuple[float, float]]] = {
 _PLACES = ("latitude", "longitude", "pressure", "height", "pressure_top")
 _UNREADABLE = {**dict.fromkeys(_PLACES, Reason.POSITION_INVALID), "value": Reason.MISSING_VALUE,
                "error": Reason.RANGE, "preqc": Reason.RANGE}  # fmt: skip
+_NAMES, _TIMES = ("variable", "type", "station", "source"), ("time", "receipt_time")
+_READ = REQUIRED + OPTIONAL
+_MOST_IGNORED = 20  # columns that are named
 _LONGEST_FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
-def rows_from_cells(cells: Sequence[object], fields: Sequence[str] | None = None) -> tuple[RawRows, list[str]]:
-    """Read rows of cells.
+class Cells:
+    """Reads rows of cells, part after part of one file.
 
-    Args:
-        cells: one mapping per row from column name to text, number or None. Times are ISO 8601, UTC where they
-            name no offset. `unit` (optional) names the unit of value and error, else they are SI.
-        fields: the columns that the file as a whole declares (CSV); else each row is looked at.
+    Times are ISO 8601, UTC where they name no offset. `unit` (optional) names the unit of value and error, else they are SI.
 
-    Returns:
-        The rows, and notes on columns that were ignored.
-
-    Raises:
-        DecodeError: the file as a whole lacks required columns.
+    Attributes:
+        count: how many rows were read so far.
     """
-    if fields is not None:
-        missing = [name for name in REQUIRED if name not in fields]
-        if missing:
-            raise DecodeError(f"column(s) {', '.join(missing)} missing: required are {', '.join(REQUIRED)}")
-    rows = RawRows.empty(len(cells))
-    ignored: set[str] = set(fields or ()) - set(REQUIRED + OPTIONAL)
-    for i, row in enumerate(cells):
-        if not isinstance(row, Mapping):
-            _refuse(rows, i, Reason.MISSING_VALUE, f"row {i} is no object with named columns: {str(row)[:60]!r}")
-            continue
-        ignored.update(str(name) for name in row if name not in REQUIRED and name not in OPTIONAL)
-        _read_row(rows, i, row)
-    notes = [f"column {name[:60]!r} is not in the observation table and was ignored" for name in sorted(ignored)[:20]]
-    return rows, notes
+
+    def __init__(self, fields: Sequence[str] | None = None) -> None:
+        """`fields`: the columns that the file as a whole declares (CSV); else each row is looked at.
+
+        Raises DecodeError when the file as a whole lacks required columns.
+        """
+        if fields is not None:
+            missing = [name for name in REQUIRED if name not in fields]
+            if missing:
+                raise DecodeError(f"column(s) {', '.join(missing)} missing: required are {', '.join(REQUIRED)}")
+        self.count = 0
+        self._ignored: set[str] = set()
+
+    def rows(self, cells: Sequence[object]) -> tuple[RawRows, list[Note]]:
+        """One mapping per row from column name to text, number or None, and notes on columns that were ignored."""
+        strange = [i for i, row in enumerate(cells) if not isinstance(row, Mapping)]
+        details = {i: f"row {self.count + i} is no object with named columns: {str(cells[i])[:60]!r}" for i in strange}
+        named: list[Mapping[str, object]] = [row if isinstance(row, Mapping) else {} for row in cells]
+        present = set[str]().union(*named)
+        columns: dict[str, list[object]] = {name: [] for name in present - set(_READ)}
+        columns |= {name: [row.get(name) for row in named] for name in _READ if name in present}
+        return self.columns(columns, len(cells), details)
+
+    def columns(
+        self, columns: Mapping[str, list[object]], n: int, strange: Mapping[int, str] | None = None
+    ) -> tuple[RawRows, list[Note]]:
+        """The same by column; `strange` rows are none, with what to say of them. Columns not read may be empty."""
+        rows = RawRows.empty(n)
+        self.count += n
+        for i, detail in (strange or {}).items():
+            _refuse(rows, i, Reason.MISSING_VALUE, detail)
+        for name in _NAMES:
+            if name in columns:
+                rows.columns[name][:] = [_text(cell) for cell in columns[name]]
+        for name in _TIMES:
+            if name in columns:
+                rows.columns[name] = _times(rows, name, columns[name])
+        for name in _UNREADABLE:
+            if name in columns:
+                rows.columns[name] = _numbers(rows, name, columns[name])
+        for i, unit in enumerate(columns.get("unit", ())):
+            if unit is not None and unit != "":
+                _to_si(rows, i, str(unit))
+        return rows, self._ignoring(set(columns) - set(_READ))
+
+    def _ignoring(self, names: set[str]) -> list[Note]:
+        new = sorted(names - self._ignored)[: max(_MOST_IGNORED - len(self._ignored), 0)]
+        self._ignored |= set(new)
+        return [f"column {name[:60]!r} is not in the observation table and was ignored" for name in new]
 
 
 def _refuse(rows: RawRows, i: int, reason: Reason, detail: str) -> None:
@@ -75,32 +109,52 @@ def _refuse(rows: RawRows, i: int, reason: Reason, detail: str) -> None:
         rows.detail[i] = detail
 
 
-def _read_row(rows: RawRows, i: int, row: Mapping[str, object]) -> None:
-    columns = rows.columns
-    for name in ("variable", "type", "station", "source"):
-        cell = row.get(name)
-        if cell is not None and cell != "":
-            columns[name][i] = str(cell)[:64]
-    for name in ("time", "receipt_time"):
-        cell = row.get(name)
+def _text(cell: object) -> str | None:
+    if cell is None or cell == "":
+        return None
+    text = cell if type(cell) is str else str(cell)
+    # half of a surrogate pair, which JSON can spell, is no text that could be kept
+    return text[:64] if text.isascii() else text[:64].encode(errors="replace").decode()
+
+
+def _times(rows: RawRows, name: str, cells: list[object]) -> NDArray[Any]:
+    out = np.full(len(cells), np.datetime64("NaT", "us"))
+    moments = out.view(np.int64)
+    stamps: dict[str, int] = {}
+    for i, cell in enumerate(cells):
         if cell is None or cell == "":
             continue
-        try:
-            columns[name][i] = parse_time(str(cell))
-        except (ValueError, OverflowError):
-            _refuse(rows, i, Reason.TIME_INVALID, f"{name} {str(cell)[:40]!r} is not ISO 8601")
-    for name, reason in _UNREADABLE.items():
-        cell = row.get(name)
+        text = cell if type(cell) is str else str(cell)
+        stamp = stamps.get(text)
+        if stamp is None:
+            try:
+                stamps[text] = stamp = int(parse_time(text).astype(np.int64))
+            except (ValueError, OverflowError):
+                _refuse(rows, i, Reason.TIME_INVALID, f"{name} {text[:40]!r} is not ISO 8601")
+                continue
+        moments[i] = stamp
+    return out
+
+
+def _numbers(rows: RawRows, name: str, cells: list[object]) -> NDArray[np.float64]:
+    kinds = set(map(type, cells))
+    try:
+        if kinds <= {float, int, type(None)}:
+            return np.array(cells, dtype=np.float64)
+        if kinds <= {str}:
+            return np.array([float(cell) if cell else np.nan for cell in cells])  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        pass  # one of them is no number: which one?
+    out = np.full(len(cells), np.nan)
+    for i, cell in enumerate(cells):
         if cell is None or cell == "":
             continue
         read = number(cell)
         if read is None:
-            _refuse(rows, i, reason, f"{name} {str(cell)[:40]!r} is not a number")
+            _refuse(rows, i, _UNREADABLE[name], f"{name} {str(cell)[:40]!r} is not a number")
         else:
-            columns[name][i] = read
-    unit = row.get("unit")
-    if unit is not None and unit != "":
-        _to_si(rows, i, str(unit))
+            out[i] = read
+    return out
 
 
 def number(cell: object) -> float | None:

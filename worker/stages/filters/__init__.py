@@ -6,8 +6,9 @@ A filter is a function of the observed values that tells which of them it reject
 from service.observations.reasons import Reason
 from worker.stages.filters.background import first_guess
 from worker.stages.filters.case import Comparison, Filter, Setting, Unchanged, Verdict
+from worker.stages.filters.duplicates import duplicate
 from worker.stages.filters.neighbours import against_neighbours
-from worker.stages.filters.reports import denied, duplicate, kept_away, monitored, outside_domain, unwanted, withheld
+from worker.stages.filters.reports import denied, kept_away, monitored, outside_domain, unwanted, withheld
 from worker.stages.filters.soundings import hydrostatic, lapse_rate
 from worker.stages.filters.stuck import stuck
 from worker.stages.filters.thinning import averaged, thinned

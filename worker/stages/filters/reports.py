@@ -1,14 +1,13 @@
-"""Which reports are wanted at all, and which of several that say the same is taken."""
+"""Which reports are wanted at all."""
 
 from fnmatch import fnmatchcase
-from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from service.observations.configuration import Denied, Usage
 from worker.stages.filters.case import Comparison, Setting, Verdict
-from worker.stages.observed import Bools, Integers, Observed
+from worker.stages.observed import Bools, Observed
 
 
 def unwanted(observed: Observed, _: Comparison, setting: Setting) -> Bools:
@@ -62,70 +61,6 @@ def _matches(observed: Observed, entry: Denied) -> Bools:
     if entry.end is not None:
         matching &= time < entry.end.timestamp() * 1e6
     return matching
-
-
-def duplicate(observed: Observed, _: Comparison, setting: Setting) -> Bools:
-    """Not the preferred one of several that tell the same, within one feed exactly, between feeds but for rounding.
-
-    Preferred is, in this order: the feed that the configuration names first, the greater confidence of the sender
-    (none given counts as 100 %), the first received, the first in the table.
-    """
-    if not len(observed):
-        return np.zeros(0, bool)
-    rank = _preference(observed, setting)
-    same = [observed.names(name)[1] for name in ("station", "type", "variable")]
-    time = observed.microseconds()
-    place = ("latitude", "longitude", "pressure", "height", "pressure_top")
-    exact = [np.nan_to_num(observed.number(name), nan=-9e9) for name in place]
-    out = _not_first(_numbered([*same, time, *exact]), rank)
-    width = setting.configuration.checks.duplicates
-    source = observed.names("source")[1]
-    for shift in (0.0, 0.5):  # what one grid parts the other holds together
-        grid = [
-            np.floor(time / (width.minutes * 6e7) + shift),
-            np.floor(observed.number("latitude") / width.degrees + shift),
-            np.floor(observed.number("longitude") % 360.0 / width.degrees + shift),
-            np.floor(np.nan_to_num(observed.pressure, nan=0.0) / width.pascal + shift),
-        ]
-        cell, kept = _numbered([*same, *grid]), np.flatnonzero(~out)
-        best = np.full(cell.max() + 1, np.iinfo(np.int64).max)
-        np.minimum.at(best, cell[kept], rank[kept])
-        # the feed of the preferred value gives all values of its cell: a feed does not round against itself
-        chosen = source[np.argsort(rank)][best[cell[kept]]]
-        out[kept] = source[kept] != chosen
-    return out
-
-
-def _preference(observed: Observed, setting: Setting) -> Integers:
-    """The place of each value in the order of preference, 0 the best: [n]."""
-    preferred = setting.configuration.checks.duplicates.sources
-    names, source = observed.names("source")
-    order = np.array([preferred.index(name) if name in preferred else len(preferred) for name in names], np.int64)
-    confidence = np.nan_to_num(observed.number("preqc"), nan=100.0)
-    sorted_rows = np.lexsort(
-        (np.arange(len(observed)), observed.microseconds("receipt_time"), -confidence, order[source])
-    )
-    rank = np.empty(len(observed), np.int64)
-    rank[sorted_rows] = np.arange(len(observed))
-    return rank
-
-
-def _numbered(keys: list[Any]) -> Integers:
-    """Equal keys get equal numbers, from 0: [n]."""
-    order = np.lexsort(keys)
-    change = np.zeros(len(order), bool)
-    for key in keys:
-        change[1:] |= key[order][1:] != key[order][:-1]
-    number = np.empty(len(order), np.int64)
-    number[order] = np.cumsum(change)
-    return number
-
-
-def _not_first(number: Integers, rank: Integers) -> Bools:
-    order = np.lexsort((rank, number))
-    out = np.zeros(len(number), bool)
-    out[order[1:]] = number[order][1:] == number[order][:-1]
-    return out
 
 
 def outside_domain(observed: Observed, comparison: Comparison, _: Setting) -> Bools:
