@@ -2,8 +2,8 @@
 
 At each column and level of a coarse grid the observation errors are divided by a taper of horizontal distance and
 of ln p; the k x k weights are interpolated to the full grid. Spread is kept up by additive inflation with draws of
-the 3D-Var's B (the forecast model has no stochastic error of its own) and relaxation to prior spread (RTPS,
-Whitaker & Hamill 2012).
+the 3D-Var's B (the forecast model has no stochastic error of its own), relaxation to prior spread (RTPS, Whitaker &
+Hamill 2012) and relaxation to prior perturbations (RTPP, Zhang, Snyder & Sun 2004).
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ class LetkfSettings:
     horizontal_km: float = 1200.0  # half the distance at which the taper is zero
     vertical_ln_p: float = 0.6
     relaxation: float = 0.5  # RTPS
+    to_prior: float = 0.0  # RTPP: share of the background's perturbations, before RTPS
     additive: float = 1.0  # standard deviation of the additive draws, in units of the level of a 6 h forecast
     stride: int = 2
 
@@ -116,6 +117,7 @@ class Letkf:
         equivalents = (observed.operator(perturbations) / observed.error).T.contiguous()
         weights = self._weights(given, equivalents, centre)
         increment, posterior = self._apply(perturbations, *weights)
+        posterior = torch.lerp(posterior, perturbations, self.settings.to_prior)
         posterior = relax_spread(perturbations, posterior, self.settings.relaxation)
         return to_states(self.assimilator, mean + increment + posterior)
 
