@@ -194,6 +194,22 @@ def test_relaxation_to_the_prior_keeps_the_perturbations_of_the_background(
     assert np.abs(analysis - background).max() > 1
 
 
+def test_the_hybrid_gain_adds_the_increment_of_three_d_var_to_the_mean_only(
+    case: Case, statistics: BalancedStatistics, assimilator: Assimilator
+) -> None:
+    background = ensemble(case, statistics, assimilator)
+    given = replace(case.given, background=background, lead_hours=6.0)
+    plain = Letkf(assimilator, statistics, VARIANCE, GLOBAL).analyse(given)
+    hybrid = Letkf(assimilator, statistics, VARIANCE, replace(GLOBAL, static=0.5)).analyse(given)
+    mean = plain.mean(axis=0, keepdims=True)
+    variational = ThreeDVar(assimilator, statistics, VARIANCE).analyse(replace(given, background=mean))
+    dry = [i for i in range(len(assimilator.spec.channels)) if i not in assimilator.moisture]
+    scale = assimilator.bundle.climate.std[dry, None, None].numpy()
+    expected = (plain + 0.5 * (variational - mean))[:, dry]
+    assert np.abs((hybrid[:, dry] - expected) / scale).max() < 1e-2
+    assert np.abs((hybrid - plain)[:, dry] / scale).max() > 0.05
+
+
 def test_letkf_refuses_an_ensemble_of_another_size(
     case: Case, statistics: BalancedStatistics, assimilator: Assimilator
 ) -> None:
