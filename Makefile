@@ -1,6 +1,6 @@
 # Sets up its own virtual environment (Python 3.11 or later, pip) and runs everything in it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test science lint format clean
 
 VENV   ?= .venv
 # The constraints were tested on 3.11: prefer it where several are installed.
@@ -14,6 +14,9 @@ PIP_INSTALL  = $(BIN)/python -m pip install --quiet --disable-pip-version-check 
                $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 DEMO_ARGS   ?=
 PYTEST_ARGS ?=
+NATURE       ?= work/nature/nature-3.nc
+SCIENCE_WORK ?= work/science
+SCIENCE_ARGS ?=
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,6 +44,10 @@ demo: $(VENV)/.alignda ## run the whole loop on the shipped sample atmosphere
 
 test: $(VENV)/.alignda-test ## run the test suite (PYTEST_ARGS='-k cycle' and the like)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+science: $(VENV)/.alignda-test ## regenerate the figures of docs/science.md (days; SCIENCE_ARGS=--list shows the commands)
+	@test -f $(NATURE) || { echo "make the truth first: alignda nature --seed 3 --start 2020-01-01 --days 730 --out $(NATURE)" >&2; exit 1; }
+	$(BIN)/python -m benchmarks.science --nature $(NATURE) --work $(SCIENCE_WORK) $(SCIENCE_ARGS)
 
 lint: $(VENV)/.alignda-test ## ruff, mypy --strict, import directions, Dockerfile
 	$(BIN)/ruff check .

@@ -45,8 +45,8 @@ class Observations:
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "Observations":
         """The values for which `chosen` [n] is true."""
-        columns: dict[str, Any] = vars(self)
-        return Observations(**{k: None if column is None else column[chosen] for k, column in columns.items()})
+        columns: dict[str, Any] = {k: None if column is None else column[chosen] for k, column in vars(self).items()}
+        return Observations(**columns)
 
     def inflated(self, factor: float) -> "Observations":
         """The same values, believed less: errors times `factor`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.assimilation import Assimilator
-from models.baselines.three_d_var import CostFunction, VarianceSettings, to_states
+from models.baselines.three_d_var import ITERATIONS, TOLERANCE, CostFunction, VarianceSettings, to_states
 from models.evaluation.method import Given, States
 from models.latent_observations import LatentObservations
 
@@ -25,8 +25,8 @@ class LatentThreeDVar:
         settings: VarianceSettings,
         *,
         outer: int = 2,
-        iterations: int = 60,
-        tolerance: float = 1e-2,
+        iterations: int = ITERATIONS,
+        tolerance: float = TOLERANCE,
     ) -> None:
         self.assimilator, self.settings = assimilator, settings
         self.outer, self.iterations, self.tolerance = outer, iterations, tolerance

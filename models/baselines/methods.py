@@ -31,7 +31,8 @@ def latent_three_d_var(assimilator: Assimilator, options: Options) -> Method:
 
 
 def letkf(assimilator: Assimilator, options: Options) -> Method:
-    """`letkf:members=40,horizontal_km=...,vertical_ln_p=...,relaxation=...,additive=...` and those of `3dvar`."""
+    """`letkf:members=40,horizontal_km=...,vertical_ln_p=...,relaxation=...,to_prior=...,additive=...,stride=...` and
+    those of `3dvar`."""
     own = vars(LetkfSettings())
     given = options.typed(**_DEFAULTS, **own)
     statistics, settings = _tuned(assimilator, given)

@@ -16,6 +16,8 @@ from models.nature.network import Network
 from models.observation_operator import ObservationSet
 from models.specification import BundleSpec
 
+SMALLEST_ERROR = 0.01  # of a random grid value, in units of `total_std`, as every method is told it
+
 
 class Observing(Protocol):
     """A source of observations. `screened`: gross errors have been taken out of them already."""
@@ -37,8 +39,9 @@ def case_seed(seed: int, valid_time: datetime) -> int:
 class RandomGrid:
     """A share of all grid values of all channels, drawn anew for every case, observed at their grid points.
 
-    `error` in units of `total_std` [channel] (SI) is the standard deviation of the noise and the error that the
-    methods are told (they add what the autoencoder cannot carry, `Assimilator.observation_error`).
+    `error` in units of `total_std` [channel] (SI) is the standard deviation of the noise. The methods are told that
+    error, but never less than `SMALLEST_ERROR`: without an error R has no inverse (some methods add what the
+    autoencoder cannot carry, `Assimilator.observation_error`).
     """
 
     truth: TruthRun
@@ -62,7 +65,7 @@ class RandomGrid:
             latitude=np.array(self.spec.grid.latitudes)[row],
             longitude=np.array(self.spec.grid.longitudes)[column],
             value=state.reshape(-1)[chosen] + sigma * generator.standard_normal(len(chosen)),
-            error=sigma,
+            error=np.maximum(sigma, SMALLEST_ERROR * np.asarray(self.total_std, np.float64)[channel]),
         )
 
 

@@ -36,8 +36,11 @@ class ObservationSet:
 
     def select(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> "ObservationSet":
         """The entries where `keep` is true, or with these indices."""
-        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ObservationSet(**{name: None if c is None else c[keep] for name, c in columns.items()})
+        chosen: dict[str, Any] = {}
+        for f in fields(self):
+            column = getattr(self, f.name)
+            chosen[f.name] = None if column is None else column[keep]
+        return ObservationSet(**chosen)
 
     def given(self, name: str) -> Floats:
         """An optional column, NaN where it is not given: [n]."""

@@ -13,7 +13,7 @@ from models.assimilation import Assimilator
 from models.evaluation.cycling import CyclePlan, cycle_times, run_cycles
 from models.evaluation.ledger import Ledger, LedgerError, open_ledgers
 from models.evaluation.method import Given, Method, States
-from models.evaluation.observing import RandomGrid
+from models.evaluation.observing import SMALLEST_ERROR, RandomGrid
 from models.evaluation.one_shot import case_times, run_one_shot
 from models.evaluation.options import MethodError, create
 from models.evaluation.quality import without_gross_errors
@@ -103,6 +103,7 @@ def test_random_grid_values_have_the_asked_share_and_error_and_change_with_the_c
     np.testing.assert_allclose(
         perfect.value, world.assimilator.equivalents(truth[None], perfect)[0], rtol=1e-5, atol=1e-6
     )
+    np.testing.assert_allclose(perfect.error, given.error / 0.02 * SMALLEST_ERROR)
 
 
 def test_the_truth_as_analysis_has_no_error_and_the_reports_agree_with_hand_sums(

@@ -15,7 +15,7 @@ from models.baselines.prior_mean import PriorMeanThreeDVar
 from models.baselines.three_d_var import CostFunction, Observed, ThreeDVar, VarianceSettings, cost_function
 from models.constants import EARTH_RADIUS
 from models.covariance.store import BalancedStatistics
-from models.evaluation.method import Method, States
+from models.evaluation.method import Given, Method, States
 from models.evaluation.ours import Unchanged
 from models.scores import mean_square_error
 from tests.models.baselines.conftest import Case
@@ -55,11 +55,50 @@ def test_minimum_is_the_dense_analytic_solution(
     assert float((found - expected).norm() / expected.norm()) < 1e-3
 
 
+def nearly_exact(case: Case) -> Given:
+    """A fifth of the reports, as if their errors were a fifth of what they are."""
+    some = case.given.observations.select(np.arange(750) % 5 == 0)
+    return replace(case.given, observations=replace(some, error=some.error / 5))
+
+
 def test_minimum_has_no_gradient_and_lower_cost(cost: CostFunction) -> None:
     v = cost.minimum(200, 1e-4)
     start = torch.zeros_like(v)
     assert float(cost.gradient(v).norm()) < 1e-3 * float(cost.gradient(start).norm())
     assert cost.value(v) < cost.value(start)
+
+
+def test_nearly_exact_observations_are_converged_to_the_dense_solution(
+    statistics: BalancedStatistics, assimilator: Assimilator, case: Case
+) -> None:
+    given = nearly_exact(case)
+    found = ThreeDVar(assimilator, statistics, VARIANCE).analyse(given)
+    observed, covariance = Observed.of(assimilator, given), statistics.at(VARIANCE.level(assimilator, 24.0))
+    background = torch.from_numpy(given.background)
+    dense = observed.tangent(covariance.times(observed.adjoint(torch.eye(len(given.observations))))).double()
+    departure = observed.departures(background).double()[0]
+    weights = torch.linalg.solve(dense + torch.eye(len(dense)), departure).float()
+    expected = covariance.times(observed.adjoint(weights[None])) * observed.scale
+    dry = [i for i in range(len(assimilator.spec.channels)) if i not in assimilator.moisture]
+    difference = ((torch.from_numpy(found) - background - expected) / observed.scale)[:, dry]
+    assert float(difference.norm() / (expected / observed.scale)[:, dry].norm()) < 1e-2
+
+
+def test_a_minimum_that_was_not_reached_is_told(
+    statistics: BalancedStatistics, assimilator: Assimilator, case: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    ThreeDVar(assimilator, statistics, VARIANCE).analyse(nearly_exact(case))
+    assert not caplog.records
+    ThreeDVar(assimilator, statistics, VARIANCE, iterations=5).analyse(nearly_exact(case))
+    assert "not converged after 5 iterations" in caplog.text
+
+
+def test_observations_without_an_error_are_refused(
+    statistics: BalancedStatistics, assimilator: Assimilator, case: Case
+) -> None:
+    observations = replace(case.given.observations, error=np.zeros(len(case.given.observations)))
+    with pytest.raises(ValueError, match="750 observations have no error"):
+        ThreeDVar(assimilator, statistics, VARIANCE).analyse(replace(case.given, observations=observations))
 
 
 def test_gaspari_cohn() -> None:
@@ -140,6 +179,35 @@ def test_relaxation_keeps_the_spread_of_the_background(
     before, kept, lost = (x[:, dry].std(axis=0) for x in (background, relaxed, free))
     assert kept == pytest.approx(before, rel=1e-2)
     assert (lost / before).mean() < 0.9
+
+
+def test_relaxation_to_the_prior_keeps_the_perturbations_of_the_background(
+    case: Case, statistics: BalancedStatistics, assimilator: Assimilator
+) -> None:
+    background = ensemble(case, statistics, assimilator)
+    given = replace(case.given, background=background, lead_hours=6.0)
+    analysis = Letkf(assimilator, statistics, VARIANCE, replace(GLOBAL, to_prior=1.0)).analyse(given)
+    dry = [i for i in range(len(assimilator.spec.channels)) if i not in assimilator.moisture]
+    before, after = ((x - x.mean(axis=0))[:, dry] for x in (background, analysis))
+    scale = assimilator.bundle.climate.std[dry, None, None].numpy()
+    assert np.abs((after - before) / scale).max() < 1e-3
+    assert np.abs(analysis - background).max() > 1
+
+
+def test_the_hybrid_gain_adds_the_increment_of_three_d_var_to_the_mean_only(
+    case: Case, statistics: BalancedStatistics, assimilator: Assimilator
+) -> None:
+    background = ensemble(case, statistics, assimilator)
+    given = replace(case.given, background=background, lead_hours=6.0)
+    plain = Letkf(assimilator, statistics, VARIANCE, GLOBAL).analyse(given)
+    hybrid = Letkf(assimilator, statistics, VARIANCE, replace(GLOBAL, static=0.5)).analyse(given)
+    mean = plain.mean(axis=0, keepdims=True)
+    variational = ThreeDVar(assimilator, statistics, VARIANCE).analyse(replace(given, background=mean))
+    dry = [i for i in range(len(assimilator.spec.channels)) if i not in assimilator.moisture]
+    scale = assimilator.bundle.climate.std[dry, None, None].numpy()
+    expected = (plain + 0.5 * (variational - mean))[:, dry]
+    assert np.abs((hybrid[:, dry] - expected) / scale).max() < 1e-2
+    assert np.abs((hybrid - plain)[:, dry] / scale).max() > 0.05
 
 
 def test_letkf_refuses_an_ensemble_of_another_size(

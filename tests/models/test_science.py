@@ -1,0 +1,68 @@
+"""The committed configuration of `make science` against the commands that it calls."""
+
+from pathlib import Path
+
+import click
+import pytest
+
+from alignda.evaluate.commands import evaluate
+from benchmarks import science
+from benchmarks.baselines import method_text, search
+from models.alignment_card import alignment_names
+from models.evaluation.options import METHODS
+
+ASKED = science.configuration()
+RECIPES = {path.stem for path in (science.HERE.parent / "models/alignment/recipes").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", ASKED["evaluate"])
+def test_every_evaluation_is_a_command_that_alignda_understands(name: str, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.nc"
+    truth.touch()
+    arguments = science.evaluation(ASKED, name, truth, tmp_path, sorted(RECIPES))
+    command = evaluate.commands[arguments[1]]
+    context = command.make_context(arguments[1], arguments[2:])
+    assert context.params["start"].year == context.params["end"].year == 2021
+    assert context.params["reference"] in context.params["methods"]
+    assert len(context.params["methods"]) == len(set(ASKED["evaluate"][name]["methods"]))
+    assert {method.partition(":")[0] for method in context.params["methods"]} <= set(METHODS)
+
+
+def test_methods_of_missing_alignments_are_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert science.usable(["ours", "ours:steps=8,alignment=a", "ours:alignment=b"], ["a"]) == [
+        "ours",
+        "ours:steps=8,alignment=a",
+    ]
+    assert "ours:alignment=b" in capsys.readouterr().out
+
+
+def test_every_alignment_of_the_configuration_has_a_recipe() -> None:
+    named = {
+        part.partition("=")[2]
+        for entry in ASKED["evaluate"].values()
+        for method in entry["methods"]
+        for part in method.partition(":")[2].split(",")
+        if part.startswith("alignment=")
+    }
+    assert named and named <= RECIPES | set(alignment_names(science.SHIPPED))
+
+
+def test_unknown_options_would_be_noticed(tmp_path: Path) -> None:
+    with pytest.raises(click.NoSuchOption):
+        evaluate.commands["cycle"].make_context("cycle", ["--fraction", "0.1", "--days", "1"])
+
+
+def test_the_search_keeps_the_best_value_of_each_option_and_tries_nothing_twice() -> None:
+    tried: list[str] = []
+
+    def run(texts: list[str]) -> list[dict[str, object]]:
+        tried.extend(texts)
+        return [{"method": text, "mse": abs(_value(text, "a") - 2) + abs(_value(text, "b") - 5)} for text in texts]
+
+    rows = search(run, "letkf", {"a": 1, "b": 4}, {"a": (1, 2, 3), "b": (4, 5)})  # type: ignore[arg-type]
+    assert tried == [method_text("letkf", {"a": a, "b": b}) for a, b in ((1, 4), (2, 4), (3, 4), (2, 5))]
+    assert min(rows, key=lambda row: row["mse"])["method"] == "letkf:a=2,b=5"
+
+
+def _value(text: str, option: str) -> float:
+    return float(dict(part.split("=") for part in text.partition(":")[2].split(","))[option])
