@@ -67,7 +67,7 @@ class ForecastModel(nn.Module):
     def drawn_back(self, x: Tensor) -> Tensor:
         """x with channels of more than `amplitude` made smaller; the mass of the atmosphere stays."""
         size = (x**2 * self.area).mean(dim=(-2, -1), keepdim=True).sqrt()
-        factor = (self.amplitude[:, None, None] / size.clamp_min(1e-6)).clamp(max=1.0) ** DRAW_BACK
+        factor = (size / self.amplitude[:, None, None]).clamp(min=1.0) ** -DRAW_BACK
         out = x * factor
         pressure = x[:, self.mass]
         mean = (pressure * self.area).mean(dim=(-2, -1), keepdim=True)
