@@ -7,7 +7,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from service.observations.configuration import ObservationConfiguration, resolve
 
@@ -28,7 +37,14 @@ def _on_the_hour(moment: datetime) -> datetime:
     return moment
 
 
-Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+def _written_out(moment: object) -> object:
+    """Seconds since 1970 are too easily something else."""
+    if isinstance(moment, int | float) or (isinstance(moment, str) and not moment.strip()[4:5] == "-"):
+        raise ValueError("give a time as in 2026-01-31T12:00:00Z")
+    return moment
+
+
+Utc = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 ValidTime = Annotated[Utc, AfterValidator(_on_the_hour)]
 
 WORD = r"^[A-Za-z0-9_]{1,32}$"

@@ -74,7 +74,7 @@ def sample() -> tuple[dict[str, Any], dict[str, Any]]:
 
 def test_the_columns_are_those_of_the_observation_table() -> None:
     columns, _ = observed()
-    assert set(columns) == set(SCHEMA.names) - {"id"}
+    assert set(columns) == set(SCHEMA.names) - {"id", "pressure_top"}  # no layers
     table = columns_to_table(columns)
     assert table.schema == SCHEMA and 10_000 <= table.num_rows <= 30_000
 

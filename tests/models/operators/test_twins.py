@@ -17,7 +17,7 @@ COUNT = 600
 VALID = datetime(2021, 1, 15, tzinfo=UTC)
 # variable: where it is, error, what must get better beside it
 KINDS = {
-    "ws": ("pressure", 1.5), "wdir": ("pressure", 15.0), "rh": ("pressure", 0.05), "td": ("pressure", 1.5),
+    "ws": ("pressure", 1.5), "wdir": ("pressure", 15.0), "rh": ("pressure", 0.05),
     "h": ("pressure", 8.0), "tlayer": ("layer", 0.5), "tb": ("pressure", 0.5), "refractivity": ("height", 0.5),
     "t": ("height", 0.8), "sp": ("surface", 80.0), "msl": ("surface", 100.0), "ws10": ("surface", 1.5),
 }  # fmt: skip
