@@ -44,7 +44,9 @@ class Desk:
         (self.folder / f"{stage}.done").touch()
 
     def has(self, name: str) -> bool:
-        return name in self._arrays or (self.folder / f"{name}.npy").exists()
+        """Whether a stage has left this array or table."""
+        left = name in self._arrays or name in self._tables
+        return left or any((self.folder / f"{name}.{suffix}").exists() for suffix in ("npy", "parquet"))
 
     def put_array(self, name: str, array: Array) -> None:
         self._arrays[name] = array

@@ -1,5 +1,6 @@
 """Predictors of observations as sparse matrices on a state [channel * latitude * longitude]."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,11 @@ def interpolation(
 
     def csr(index: Tensor, value: Tensor, of: tuple[int, int]) -> Tensor:
         matrix = torch.sparse_coo_tensor(index, value, of, device=device, check_invariants=False)
-        return matrix.coalesce().to_sparse_csr()
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Sparse CSR tensor support is in beta"
+            )  # products are all we need
+            return matrix.coalesce().to_sparse_csr()
 
     mask = torch.from_numpy(kept)
     back = indices.flip(0)

@@ -173,6 +173,8 @@ def statistics_scores(work: Work) -> list[NewScore]:
     """What `departure_statistics` says of the whole globe: counts, chi-square, DFS, diagnosed over assumed errors."""
     use = "assimilated" if work.config.assimilate else "passive"
     scores = []
+    if not work.desk.has(departure_statistics.KIND):  # published by a version before this one
+        return []
     for row in work.desk.table(departure_statistics.KIND).to_pylist():
         if row["use"] == use and not row["layer"] and not row["region"]:
             scores += _of_statistics(work, row)
