@@ -131,13 +131,17 @@ class House:
         return self.archive.existing(found.path)
 
 
-def counted(table: pa.Table, flags: dict[str, Any]) -> dict[str, int]:
+def counted(departures: pa.Table, given: pa.Table, flags: dict[str, Any]) -> dict[str, int]:
     """Of the values that the model can compare: gross errors and good values, and how many of each were rejected.
 
-    Duplicates and thinned values are neither lost nor found: another value stands for them.
+    Duplicates and thinned values are neither lost nor found: another value stands for them. `flags` are of the rows of
+    `given`, in whose order the departures are not.
     """
-    reason = table.column("qc").to_numpy()[: len(flags["gross"])]
-    comparable = np.isfinite(table.column("background").to_numpy().astype(float))[: len(reason)]
+    made = departures.select(["id", "qc", "background"]).to_pandas()
+    made["again"] = made.qc == int(Reason.DUPLICATE)
+    made = made.sort_values("again", kind="stable").drop_duplicates("id").set_index("id")
+    made = made.loc[given.column("id").to_pylist()]
+    reason, comparable = made.qc.to_numpy(), np.isfinite(made.background.to_numpy(float))
     judged = comparable & ~flags["duplicate"] & ~np.isin(reason, [int(kind) for kind in REDUNDANT])
     rejected = reason >= Reason.MISSING_VALUE
     gross, good = judged & flags["gross"], judged & ~flags["gross"] & ~flags["off"]
@@ -173,7 +177,7 @@ def cycled(
         yield {
             "run": name, "valid_time": valid_time.isoformat(), "state": cycle.state,
             "degraded": [entry["reason"] for entry in cycle.degraded],
-            **counted(departures, given.flags[valid_time]),
+            **counted(departures, given.tables[valid_time], given.flags[valid_time]),
             "control_quality_seconds": round(cycle.seconds["control_quality"], 3),
             "rmse": {channel: float(value) for channel, value in error.items()},
             "aircraft_bias": _bias(state, "amdar", "", "t"),
