@@ -152,3 +152,23 @@ def test_a_shadow_is_made_follows_and_is_compared(served: Settings, runtime: Run
     compared = alignda(served, "compare", "told-no-u", "--name", "departure_rms")
     assert compared.exit_code == 0 and "told-no-u less told: 1 cycles, 0 with unequal input" in compared.output
     assert lines(alignda(served, "compare", "told-no-u", "--json"))[0]["cycles"] == 1
+
+
+def test_a_file_of_rubbish_is_refused_and_the_cycle_goes_on_without_it(
+    served: Settings, runtime: Runtime, tmp_path: Path
+) -> None:
+    when = FIRST + timedelta(days=20)
+    rubbish = tmp_path / "rubbish.bufr"
+    rubbish.write_bytes(b"BUFR" + bytes(range(256)) * 40)
+    with Client(local_url(served)) as client:
+        client.create_experiment("undeterred", {"members": 3, "forecast_hours": 6})
+        with pytest.raises(GatewayError, match="no BUFR message can be read"):
+            client.post_observations(rubbish, source="gts")
+        file = tmp_path / "sound.parquet"
+        pq.write_table(table([{"time": when, "receipt_time": when, "station": "10393", "value": 256.0}]), file)
+        client.post_observations(file, source="gts")
+        cycle = client.run_cycle("undeterred", when)
+        run_cycle(cycle["id"], runtime)
+        cycle = client.cycle(cycle["id"])
+    assert cycle["counts"]["received"] == 1 and cycle["counts"]["assimilated"] == 1
+    assert cycle["state"] == "degraded" and [entry["reason"] for entry in cycle["degraded"]] == ["cold_start"]
