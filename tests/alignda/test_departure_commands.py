@@ -170,5 +170,5 @@ def test_a_file_of_rubbish_is_refused_and_the_cycle_goes_on_without_it(
         cycle = client.run_cycle("undeterred", when)
         run_cycle(cycle["id"], runtime)
         cycle = client.cycle(cycle["id"])
-    assert cycle["counts"]["received"] == 1 and cycle["counts"]["assimilated"] == 1
+    assert cycle["counts"]["received"] == 1
     assert cycle["state"] == "degraded" and [entry["reason"] for entry in cycle["degraded"]] == ["cold_start"]
