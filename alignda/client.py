@@ -107,20 +107,7 @@ class Client:
 
     def download_observations(self, target: Path, **query: Any) -> Path:
         """All stored values that `query` (see `observations`) selects, as a Parquet file; complete or not at all."""
-        part = target.with_name(f".{target.name}.part")
-        asked = {**_texts(query), "format": "parquet"}
-        try:
-            with (
-                self._http.stream("GET", "/v1/observations", params=asked, timeout=None) as response,
-                part.open("wb") as file,
-            ):
-                _raise_for_problem(response)
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        return self._download("/v1/observations", {**_texts(query), "format": "parquet"}, target)
 
     # experiments and cycles
 
@@ -253,18 +240,8 @@ class Client:
 
     def download_departures(self, experiment: str, target: Path, format: str, **conditions: Any) -> Path:
         """All of them in one file (parquet or csv); it appears there complete or not at all."""
-        path = f"/v1/experiments/{experiment}/departures/file"
-        part = target.with_name(f".{target.name}.part")
-        try:
-            query = {**_given(conditions), "format": format}
-            with self._http.stream("GET", path, params=query) as response, part.open("wb") as file:
-                _raise_for_problem(response)
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        query = {**_given(conditions), "format": format}
+        return self._download(f"/v1/experiments/{experiment}/departures/file", query, target)
 
     def departure_statistics(self, experiment: str, **groups: Any) -> list[Json]:
         """Statistics of the newest `cycles`; of the groups whose use, type, variable, layer, region are as given."""
@@ -292,6 +269,19 @@ class Client:
             return self._json("POST", path, content=content, headers=headers, params=query)
         with content.open("rb") as file:
             return self._json("POST", path, content=file, headers=headers, params=query)
+
+    def _download(self, path: str, query: Json, target: Path) -> Path:
+        """The answer as a file; it appears complete or not at all."""
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with self._http.stream("GET", path, params=query, timeout=None) as response, part.open("wb") as file:
+                _raise_for_problem(response)
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
 
     def _list(self, path: str, query: Json | None = None, at_most: int | None = None) -> list[Json]:
         """Every item of a collection (the first `at_most`), page by page."""
