@@ -21,7 +21,9 @@ from pydantic import (
 from service.observations.configuration import ObservationConfiguration, resolve
 
 Guidance = Literal["obsfree", "dps", "repaint", "mmps"]
-ReportType = Literal["temp", "pilot", "amdar", "synop", "ship", "buoy", "satwind"]
+ReportType = Literal[
+    "temp", "pilot", "amdar", "synop", "ship", "buoy", "satwind", "scatterometer", "gnssro", "sounder"
+]  # fmt: skip
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -103,7 +103,8 @@ class BackgroundCovariance:
     def __init__(self, transform: ParameterTransform, fitted: Fitted, factor: float = 1.0) -> None:
         self.transform, self.factor = transform, factor
         self.column, self.balance = fitted.column, fitted.balance
-        self.gaussian = ZonalGaussian(fitted.horizontal)
+        helmholtz = transform.helmholtz
+        self.gaussian = ZonalGaussian(fitted.horizontal[:, : helmholtz.truncation + 1], helmholtz.longitudes)
 
     def scaled(self, factor: float) -> "BackgroundCovariance":
         """factor^2 B."""
@@ -117,7 +118,7 @@ class BackgroundCovariance:
         other.gaussian = copy(self.gaussian)
         values = self.gaussian.values**exponent
         twice = torch.ones(values.shape[1], 1)
-        twice[1:-1] = 2  # wavenumbers that stand for a sine and a cosine
+        twice[1:] = 2  # wavenumbers that stand for a sine and a cosine
         kept = [(v * twice).sum(dim=(1, 2), keepdim=True) for v in (self.gaussian.values, values)]
         other.gaussian.values = values * kept[0] / kept[1]
         other.gaussian.forget()
@@ -125,21 +126,29 @@ class BackgroundCovariance:
 
     def root(self, v: Tensor) -> Tensor:
         """U v."""
-        parameters = torch.einsum("ypc,mcyx->mpyx", self.column, self.gaussian.sample(v))
+        return self._from_controls(self.gaussian.sample(v))
+
+    def root_adjoint(self, x: Tensor) -> Tensor:
+        """U^T x (G is symmetric)."""
+        return self.gaussian.sample(self._to_controls(x))
+
+    def times(self, x: Tensor) -> Tensor:
+        """B x; both G at once."""
+        return self._from_controls(self.gaussian.times(self._to_controls(x)))
+
+    def _from_controls(self, controls: Tensor) -> Tensor:
+        """U G^-1."""
+        parameters = torch.einsum("ypc,mcyx->mpyx", self.column, controls)
         phi = self.transform.balanced(parameters)
         parameters = parameters + torch.einsum("ypk,mkyx->mpyx", self.balance, phi)
         return self.transform.to_channels(parameters) * self.factor
 
-    def root_adjoint(self, x: Tensor) -> Tensor:
-        """U^T x (G is symmetric)."""
+    def _to_controls(self, x: Tensor) -> Tensor:
+        """The adjoint of `_from_controls`."""
         parameters = self.transform.adjoint(x) * self.factor
         phi = torch.einsum("ypk,mpyx->mkyx", self.balance, parameters)
         parameters = parameters + self.transform.balanced_adjoint(phi, parameters.shape[1])
-        return self.gaussian.sample(torch.einsum("ypc,mpyx->mcyx", self.column, parameters))
-
-    def times(self, x: Tensor) -> Tensor:
-        """B x."""
-        return self.root(self.root_adjoint(x))
+        return torch.einsum("ypc,mpyx->mcyx", self.column, parameters)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` samples of N(0, B)."""

@@ -50,45 +50,58 @@ class Helmholtz:
         balanced = inverse_along @ (coriolis * along) + inverse_across @ (coriolis * across)
         balanced = EARTH_RADIUS * smoother @ balanced
         self.along, self.across, self.inverse_along, self.inverse_across, self.balanced = (
-            torch.from_numpy(x).to(torch.complex64) for x in (along, across, inverse_along, inverse_across, balanced)
+            torch.from_numpy(x).float() for x in (along, across, inverse_along, inverse_across, balanced)
         )
 
     def _waves(self, field: Tensor) -> Tensor:
-        """[..., latitude, longitude] -> [..., wavenumber, latitude, 1]."""
+        """[..., latitude, longitude] -> [wavenumber, latitude, part, ...], real and imaginary part apart.
+
+        The maps between latitudes are real: all fields are columns of one real product for each wavenumber.
+        """
         waves = torch.fft.rfft(field, dim=-1, norm="ortho")[..., : self.truncation + 1]
-        columns: Tensor = waves.transpose(-1, -2)[..., None]
-        return columns
+        return torch.view_as_real(waves).movedim((-2, -3, -1), (0, 1, 2))
 
     def _field(self, waves: Tensor) -> Tensor:
-        field: Tensor = torch.fft.irfft(waves[..., 0].transpose(-1, -2), n=self.longitudes, dim=-1, norm="ortho")
+        parts = waves.movedim((0, 1, 2), (-2, -3, -1)).contiguous()
+        field: Tensor = torch.fft.irfft(torch.view_as_complex(parts), n=self.longitudes, dim=-1, norm="ortho")
         return field
 
     def wind(self, psi: Tensor, chi: Tensor) -> tuple[Tensor, Tensor]:
         """(psi, chi) -> (u, v)."""
         psi, chi = self._waves(psi), self._waves(chi)
-        u = -(self.along @ psi) + 1j * (self.across @ chi)
-        v = 1j * (self.across @ psi) + self.along @ chi
+        u = _turned(_product(self.across, chi)) - _product(self.along, psi)
+        v = _turned(_product(self.across, psi)) + _product(self.along, chi)
         return self._field(u), self._field(v)
 
     def wind_adjoint(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The adjoint of `wind` under the plain sum over grid points."""
         u, v = self._waves(u), self._waves(v)
         along, across = self.along.mT, self.across.mT
-        psi = -(along @ u) - 1j * (across @ v)
-        chi = -1j * (across @ u) + along @ v
+        psi = -_product(along, u) - _turned(_product(across, v))
+        chi = _product(along, v) - _turned(_product(across, u))
         return self._field(psi), self._field(chi)
 
     def potentials(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v) -> (psi, chi), the inverse of `wind` for truncated fields."""
         u, v = self._waves(u), self._waves(v)
-        psi = -(self.inverse_along @ u) - 1j * (self.inverse_across @ v)
-        chi = -1j * (self.inverse_across @ u) + self.inverse_along @ v
+        psi = -_product(self.inverse_along, u) - _turned(_product(self.inverse_across, v))
+        chi = _product(self.inverse_along, v) - _turned(_product(self.inverse_across, u))
         return self._field(psi), self._field(chi)
 
     def balanced_geopotential(self, psi: Tensor) -> Tensor:
         """The linear balance equation: laplacian(phi) = div(f grad(psi)), phi in m2 s-2 without its global mean."""
-        return self._field(self.balanced @ self._waves(psi))
+        return self._field(_product(self.balanced, self._waves(psi)))
 
     def balanced_geopotential_adjoint(self, phi: Tensor) -> Tensor:
         """The adjoint of `balanced_geopotential` under the plain sum over grid points."""
-        return self._field(self.balanced.mT @ self._waves(phi))
+        return self._field(_product(self.balanced.mT, self._waves(phi)))
+
+
+def _product(matrix: Tensor, waves: Tensor) -> Tensor:
+    """A matrix [wavenumber, latitude, latitude] of each wavenumber times [wavenumber, latitude, ...]."""
+    return (matrix @ waves.flatten(2)).view_as(waves)
+
+
+def _turned(waves: Tensor) -> Tensor:
+    """i times [wavenumber, latitude, part, ...]."""
+    return torch.stack([-waves[:, :, 1], waves[:, :, 0]], dim=2)

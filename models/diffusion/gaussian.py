@@ -18,14 +18,15 @@ class ZonalGaussian:
     """N(0, B) for fields [member, component, latitude, longitude].
 
     `covariance` [component, wavenumber, latitude, latitude], real symmetric: of the orthonormal Fourier
-    coefficients of each zonal wavenumber 0 .. longitudes / 2.
+    coefficients of each zonal wavenumber 0 .. longitudes / 2, or of the first of them, where `longitudes` is given: the
+    others have no variance.
     """
 
-    def __init__(self, covariance: Tensor) -> None:
+    def __init__(self, covariance: Tensor, longitudes: int | None = None) -> None:
         values, vectors = torch.linalg.eigh(covariance.double())
         self.values = values.clamp_min(1e-8).float()  # [component, wavenumber, mode]
         self.vectors = vectors.float()  # [component, wavenumber, latitude, mode]
-        self.longitudes = 2 * (covariance.shape[1] - 1)
+        self.longitudes = longitudes or 2 * (covariance.shape[1] - 1)
         self._matrices: dict[str, tuple[str, Tensor]] = {}
 
     def to(self, device: torch.device) -> "ZonalGaussian":
@@ -47,10 +48,10 @@ class ZonalGaussian:
         if known is None or known[0] != name:
             known = (name, (self.vectors * gains()[..., None, :]) @ self.vectors.transpose(-1, -2))
             self._matrices[name.partition(":")[0]] = known
-        waves = torch.fft.rfft(x.float(), dim=-1, norm="ortho").permute(1, 3, 2, 0)  # k m latitude member
-        pair = torch.view_as_real(waves).flatten(-2)  # real and imaginary parts ride along as members
-        waves = torch.view_as_complex((known[1] @ pair).unflatten(-1, (-1, 2)).contiguous()).permute(3, 0, 2, 1)
-        filtered: Tensor = torch.fft.irfft(waves, n=self.longitudes, dim=-1, norm="ortho")
+        waves = torch.fft.rfft(x.float(), dim=-1, norm="ortho")[..., : self.values.shape[1]]
+        pair = torch.view_as_real(waves).permute(1, 3, 2, 0, 4)  # k m latitude member part
+        done = (known[1] @ pair.flatten(-2)).view(pair.shape).permute(3, 0, 2, 1, 4).contiguous()
+        filtered: Tensor = torch.fft.irfft(torch.view_as_complex(done), n=self.longitudes, dim=-1, norm="ortho")
         return filtered
 
     def _reduced(self, level: Level) -> Tensor:

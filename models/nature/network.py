@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.constants import EARTH_RADIUS
 from models.nature.routes import HUBS, SEA_LANES
+from models.nature.sounders import PEAKS, brightness, spots, usable
 from models.nature.stations import Stations, spread_out
 from models.nature.truth import Floats, Truth, great_circle, great_circle_distance, to_datetime64
 
@@ -39,6 +40,7 @@ _DELAY_MINUTES = {
     "buoy": (10, 60),
     "amdar": (5, 30),
     "satwind": (60, 120),
+    "sounder": (30, 120),
 }
 _HIGHEST_LATITUDE = 87.0  # the truth is not interpolated over the poles
 
@@ -124,6 +126,7 @@ class Network:
             *self._buoys(truth, start, end, rng),
             *self._aircraft(truth, start, end, rng),
             *self._satellite_winds(truth, start, end, rng),
+            *self._sounders(truth, start, end),
         ]
         inside = [p.only((p.columns["time"] >= start) & (p.columns["time"] < end)) for p in parts]
         return self._report(inside, end, rng)
@@ -284,6 +287,17 @@ class Network:
                 truth.upper_air(variable, time, latitude, longitude, pressure),
             ).only(seen)
             for variable in ("u", "v")
+        ]  # fmt: skip
+
+    def _sounders(self, truth: Truth, start: np.datetime64, end: np.datetime64) -> list[_Reports]:
+        where = spots(start, end)
+        none, reports = np.full(len(where.time), np.nan), np.arange(len(where.time))
+        return [
+            _Reports.of(
+                "sounder", reports, "tb", where.station, where.time, where.latitude, where.longitude,
+                np.full(len(reports), peak), none, brightness(truth, where, peak),
+            ).only(usable(truth, where, peak))
+            for peak in PEAKS
         ]  # fmt: skip
 
     def _report(

@@ -76,7 +76,7 @@ def test_the_columns_are_those_of_the_observation_table() -> None:
     columns, _ = observed()
     assert set(columns) == set(SCHEMA.names) - {"id", "pressure_top"}  # no layers
     table = columns_to_table(columns)
-    assert table.schema == SCHEMA and 10_000 <= table.num_rows <= 30_000
+    assert table.schema == SCHEMA and 10_000 <= table.num_rows <= 40_000
 
 
 def test_at_other_hours_few_radiosondes_fly() -> None:
@@ -87,6 +87,7 @@ def test_at_other_hours_few_radiosondes_fly() -> None:
 
 PAIRS = [(k, v) for k, vs in {
     "temp": "ztuvq", "amdar": "tuv", "satwind": "uv", "synop": net._SURFACE, "ship": net._SURFACE, "buoy": ("sp",),
+    "sounder": ("tb",),
 }.items() for v in vs]  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def test_places_are_off_the_grid_and_times_are_spread() -> None:
     columns, _ = observed()
     on_grid = np.isin(np.round(columns["longitude"] % 3.75, 2), [0.0, 3.75])
     assert on_grid.mean() < 0.02
-    for kind in ("synop", "ship", "amdar", "satwind"):
+    for kind in ("synop", "ship", "amdar", "satwind", "sounder"):
         hours = (columns["time"][columns["type"] == kind] - np.datetime64("2001-03-05T09")) / np.timedelta64(1, "h")
         assert hours.min() < 0.7 and hours.max() > 5.3
 

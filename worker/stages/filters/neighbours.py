@@ -18,7 +18,7 @@ CLIPPED = 3.0  # sigmas of a neighbour's departure that count in the first pass
 ASKED = 4  # times as many neighbours are looked up as are used: many are of the same station
 PASSES = 3
 SAME_PLACE_KM = 1.0
-INSTRUMENTS = ("satwind",)  # their station is a satellite: it names no place
+INSTRUMENTS = ("satwind", "scatterometer", "gnssro", "sounder")  # their station is a satellite: it names no place
 
 
 def against_neighbours(observed: Observed, comparison: Comparison, setting: Setting) -> Verdict:
