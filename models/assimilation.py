@@ -23,7 +23,7 @@ from models.covariance.guiding import BalancedGuide
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.guidance import Covariance, Dps, Mmps, Repaint
 from models.diffusion.prior import PriorDenoiser
-from models.diffusion.samplers import ancestral, dpm_solver, heun
+from models.diffusion.samplers import ancestral, dpm_solver, heun, part_of
 from models.ensemble import updated, with_model_error
 from models.grid import area_weights
 from models.latent_observations import LatentObservations
@@ -345,10 +345,13 @@ class Assimilator:
             return heun(guided, start, settings.steps, progress=progress)
         if settings.sampler == "ancestral":
             return ancestral(guided, start, settings.steps, generator=noise, progress=progress)
-        centre = dpm_solver(guided_centre, torch.zeros_like(start[:1]), settings.steps, stochastic=False)
+        share = 1 / (settings.members + 1) if settings.members > 1 else 1.0
+        told = part_of(progress, 0.0, share)
+        centre = dpm_solver(guided_centre, torch.zeros_like(start[:1]), settings.steps, stochastic=False, progress=told)
         if settings.members == 1:
             return centre
-        samples = dpm_solver(guided, start, settings.steps, stochastic=True, generator=noise, progress=progress)
+        told = part_of(progress, share, 1.0)
+        samples = dpm_solver(guided, start, settings.steps, stochastic=True, generator=noise, progress=told)
         return samples - samples.mean(dim=0, keepdim=True) + centre
 
     @torch.no_grad()

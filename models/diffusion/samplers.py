@@ -18,6 +18,13 @@ from models.diffusion.schedule import Level, levels
 Progress = Callable[[float], None]
 
 
+def part_of(progress: Progress | None, start: float, end: float) -> Progress | None:
+    """The progress of a part that is `start` to `end` of the whole, told to the `progress` of the whole."""
+    if progress is None:
+        return None
+    return lambda fraction: progress(start + (end - start) * fraction)
+
+
 def dpm_solver(
     denoise: Denoiser,
     x: Tensor,

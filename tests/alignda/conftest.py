@@ -1,7 +1,6 @@
 """A real broker and gateway (`alignda serve --no-worker`) in a short temporary folder, with the toy's description."""
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,8 @@ import pytest
 
 from alignda.embedded import Stack
 from service.settings import Settings
+from tests.ports import free_port
 from tests.worker.toy import write_bundle
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from alignda.children import Child
 from alignda.embedded import Stack, StackError, environment_of, local_url
 from service.settings import Settings
-from tests.alignda.conftest import free_port
+from tests.ports import free_port
 from tests.worker.toy import write_bundle
 
 

@@ -6,7 +6,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ import httpx
 import yaml
 
 from tests.deploy.documented import ROOT, panels
+from tests.ports import free_port
 
 # What Grafana would put in for "All", and for its own variables.
 VARIABLES = {
@@ -118,9 +118,7 @@ def scraping(metrics_url: str, api_key: str | None = None) -> Iterator[Prometheu
     with tempfile.TemporaryDirectory(prefix="alignda-prometheus-") as folder:
         settings = Path(folder) / "prometheus.yml"
         settings.write_text(yaml.safe_dump(configuration(metrics_url, api_key)))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         log = Path(folder) / "log"
         with log.open("wb") as output:
             server = subprocess.Popen(

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from service.fields.grib import write_grib
 from service.fields.grid import BundleDescription
 from service.observations.table import columns_to_table
 from service.settings import Settings, shipped_bundle
+from tests.ports import free_port
 
 BUNDLE = Path(os.environ.get("ALIGNDA_BUNDLE", shipped_bundle()))
 SAMPLE = shipped_bundle() / "sample.nc"
@@ -180,12 +180,9 @@ def weather() -> Weather:
 @pytest.fixture(scope="module")
 def served(weather: Weather) -> Iterator[Served]:
     folder = Path(tempfile.mkdtemp(prefix="ald-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     settings = Settings(
         data_dir=folder / "data",
-        port=port,
+        port=free_port(),
         bundle=BUNDLE,
         lease_seconds=LEASE_SECONDS,
         reconcile_seconds=RECONCILE_SECONDS,

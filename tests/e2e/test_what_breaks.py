@@ -15,7 +15,7 @@ from service.archive import Archive
 from tests.e2e.conftest import START, Served, until
 
 pytestmark = pytest.mark.slow
-LONG = {"members": 2, "sampler_steps": 40}  # seconds of sampling: time to break something
+LONG = {"members": 2, "sampler_steps": 16}  # seconds of sampling: time to break something
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,8 +14,9 @@ from alignda.embedded import local_url
 from tests.e2e.conftest import START, Served, until
 
 
+@pytest.mark.slow
 def test_the_loop_closes_over_two_cycles(served: Served, next_cycle: datetime, tmp_path: Path) -> None:
-    name = served.experiment("loop", sampler_steps=16)
+    name = served.experiment("loop")
     served.observe(START, seed=1)
     served.observe(next_cycle, seed=2)
     with served.client as client:

@@ -1,8 +1,9 @@
-"""A tiny nature run and a tiny bundle trained on it, both made once a session."""
+"""A tiny nature run and a tiny bundle trained on it, both made once a session and read by all its processes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from models.assimilation import Assimilator
 from models.training.cli import train
 from service.observations.table import default_error
 from tests.models.synthetic import gaussian_grid, write_nature
+from tests.sharing import made_once
 
 HELD_OUT_FROM = datetime(2001, 1, 31, tzinfo=UTC)
 RECIPE: dict[str, Any] = {
@@ -75,31 +77,39 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def nature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nature(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder with `train.nc` (a year) and `validation.nc` (60 days, the held-out half of it NaN)."""
-    folder, grid = tmp_path_factory.mktemp("nature"), gaussian_grid()
+    return made_once(tmp_path_factory, worker_id, "nature", write_runs)
+
+
+def write_runs(folder: Path) -> None:
+    grid = gaussian_grid()
     write_nature(folder / "train.nc", 1, datetime(2000, 1, 1, tzinfo=UTC), 366, grid)
     write_nature(folder / "validation.nc", 2, datetime(2001, 1, 1, tzinfo=UTC), 60, grid)
     with Dataset(folder / "validation.nc", "a") as file:
         rows = held_out_rows(folder / "validation.nc")
         for name in ("z", "q", "u", "v", "t", "u10", "v10", "t2m", "sp"):
             file[name][rows] = float("nan")
-    return folder
 
 
-def train_in(folder: Path, nature: Path, recipe: dict[str, Any]) -> Trained:
+def trained_in(folder: Path) -> Trained:
+    return Trained(folder / "recipe.yaml", folder / "work", folder / "bundle")
+
+
+def train_in(folder: Path, nature: Path, recipe: dict[str, Any]) -> None:
     """Train `recipe` on the runs in `nature`, everything else in `folder`."""
-    run = Trained(folder / "recipe.yaml", folder / "work", folder / "bundle")
+    run = trained_in(folder)
     run.work.mkdir()
     (run.work / "nature").symlink_to(nature)
     run.config.write_text(yaml.safe_dump(recipe))
     train(run.config, run.work, run.bundle, device="cpu", errors=default_error)
-    return run
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, nature: Path) -> Trained:
-    return train_in(tmp_path_factory.mktemp("trained"), nature, RECIPE)
+def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str, nature: Path) -> Trained:
+    """Read it, copy it, and leave it as it is."""
+    train_it = partial(train_in, nature=nature, recipe=RECIPE)
+    return trained_in(made_once(tmp_path_factory, worker_id, "trained", train_it))
 
 
 @pytest.fixture(scope="session")

@@ -216,8 +216,17 @@ def test_progress_rises_to_one_and_evaluations_are_counted(
 ) -> None:
     seen: list[float] = []
     result = assimilator.analyse(background, observe(assimilator, truth, 5), TIME, 0.2, FEW, seen.append)
-    assert seen == pytest.approx([(i + 1) / FEW.steps for i in range(FEW.steps)])
+    centre = [(i + 1) / FEW.steps / (FEW.members + 1) for i in range(FEW.steps)]
+    members = [(1 + (i + 1) / FEW.steps * FEW.members) / (FEW.members + 1) for i in range(FEW.steps)]
+    assert seen == pytest.approx([*centre, *members])
     assert result.evaluations == 2 * (FEW.steps + 1)  # centre and members, each with a last denoising
+
+
+def test_progress_of_a_single_member_rises_to_one(assimilator: Assimilator, truth: States, background: States) -> None:
+    seen: list[float] = []
+    one = replace(FEW, members=1)
+    assimilator.analyse(background, observe(assimilator, truth, 5), TIME, 0.2, one, seen.append)
+    assert seen == pytest.approx([(i + 1) / one.steps for i in range(one.steps)])
 
 
 def innovations(assimilator: Assimilator, given: ObservationSet, spread: np.ndarray, seed: int) -> np.ndarray:

@@ -46,6 +46,11 @@ def perturbations(assimilator: Assimilator, prior: LevelPrior) -> Tensor:
     return with_model_error(none, prior, assimilator.bundle.autoencoder, generator())
 
 
+@pytest.fixture(scope="module")
+def analysed(latent: LatentObservations, perturbations: Tensor) -> Tensor:
+    return updated(perturbations, latent, generator())
+
+
 def at_observations(latent: LatentObservations, perturbations: Tensor) -> Tensor:
     """Covariance of R^-1/2 H dx: [n, n]."""
     return torch.cov((latent.operator(perturbations * latent.scale) / latent.error).T)
@@ -63,23 +68,24 @@ def test_a_sample_of_the_model_error_has_its_covariance(latent: LatentObservatio
     assert perturbations.mean(dim=0).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_updated_perturbations_have_the_exact_posterior_covariance(
-    latent: LatentObservations, perturbations: Tensor
+    latent: LatentObservations, analysed: Tensor
 ) -> None:
     """A = G - G (I + G)^-1 G, with G = R^-1/2 H B H^T R^-1/2; sampled by 2400 members."""
     g = exact(latent).double()
     posterior = g - g @ torch.linalg.solve(torch.eye(COUNT).double() + g, g)
     assert torch.diagonal(posterior / g).min() < 0.7  # the observations do say something
-    analysed = updated(perturbations, latent, generator())
     found = at_observations(latent, analysed).double()
     assert (found - posterior).norm() < 0.15 * posterior.norm()
     assert analysed.mean(dim=0).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_without_perturbed_observations_the_spread_would_be_too_small(
-    latent: LatentObservations, perturbations: Tensor, monkeypatch: pytest.MonkeyPatch
+    latent: LatentObservations, perturbations: Tensor, analysed: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proper = torch.diagonal(at_observations(latent, updated(perturbations, latent, generator())))
+    proper = torch.diagonal(at_observations(latent, analysed))
     monkeypatch.setattr("models.ensemble.torch.randn", lambda *shape, **_: torch.zeros(*shape))
     unperturbed = torch.diagonal(at_observations(latent, updated(perturbations, latent, generator())))
     assert (unperturbed < proper).float().mean() > 0.9

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from service.catalogue.tables import Cycle, Experiment
 from service.experiments import ExperimentConfig
 from service.scheduling import Pace
 from service.settings import Settings
+from tests.ports import free_port
 
 START = datetime(2009, 1, 23, 12, tzinfo=UTC)
 
@@ -225,10 +225,3 @@ def until(true: Callable[[], bool], seconds: float = 15.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 import xarray as xr
 
 from alignda.demo.scenario import Scenario
@@ -19,6 +20,7 @@ from worker.model import BundleModel
 from worker.runtime import Runtime
 
 
+@pytest.mark.slow
 def test_late_reports_change_no_bit_of_a_rerun_as_known_before_them(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", bundle=SHIPPED)
     settings.data_dir.mkdir(parents=True)

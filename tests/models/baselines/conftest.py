@@ -1,5 +1,6 @@
 """B fitted to the tiny bundle of the tests, and one analysis problem of the synthetic atmosphere."""
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,10 +22,11 @@ TRUNCATION = 10
 
 
 @pytest.fixture(scope="session")
-def fitted_file(trained: Trained) -> Path:
+def fitted_file(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe.load(trained.config)
-    data = TrainingData(recipe.data, trained.work / "nature", trained.work)
-    return fit_covariance(recipe, CovarianceStage(lead_hours=24, starts=96, truncation=TRUNCATION), data, trained.work)
+    work = Path(shutil.copytree(trained.work, tmp_path_factory.mktemp("fitted") / "work", symlinks=True))
+    data = TrainingData(recipe.data, work / "nature", work)
+    return fit_covariance(recipe, CovarianceStage(lead_hours=24, starts=96, truncation=TRUNCATION), data, work)
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,7 @@ def damage(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 def test_no_mutation_of_a_file_does_more_than_be_refused(tmp_path: Path) -> None:
     found: Counter[int] = Counter()
     seeds()  # made before the clock starts
