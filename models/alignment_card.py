@@ -29,7 +29,7 @@ class AlignmentCard(Frozen):
     seed: int
     rank: int
     base_denoiser: str
-    """`models.bundle.Bundle.denoiser_digest` of the denoiser that it changes."""
+    """sha256 of the `denoiser.safetensors` that it changes."""
     sha256: str
     """Of the change itself, `<name>.safetensors`."""
     recipe: dict[str, Any]

@@ -24,7 +24,6 @@ from models.specification import BundleSpec
 
 SHIPPED = Path(__file__).parent / "bundles" / "speedy-t31"
 MODULES = ("climate", "statistics", "autoencoder", "forecast", "denoiser")
-DENOISER, CHANGE = "denoiser.safetensors", "denoiser_change.safetensors"
 
 
 class BundleError(Exception):
@@ -53,7 +52,6 @@ class Bundle:
         self.latitudes, self.longitudes = torch.tensor(grid.latitudes), torch.tensor(grid.longitudes)
         coder = spec.networks.autoencoder
         self.covariance: BalancedStatistics | None = None
-        self.change: LowRankChange | None = None  # of the denoiser as it is in its file
         self.climate = Climate(channels, rows, columns)
         self.statistics = ErrorStatistics(
             len(spec.error_levels.level), coder.latent, rows // coder.patch, columns // coder.patch, channels
@@ -67,19 +65,6 @@ class Bundle:
         self.autoencoder = Autoencoder(coder, len(spec.channels), static, *place)
         self.forecast = ForecastModel(spec.networks.forecast, spec.channels, self.climate, *place)
         self.denoiser = DenoiserNetwork(spec.networks.denoiser, coder.latent, static, *place, coder.patch)
-
-    def change_denoiser(self, change: LowRankChange) -> None:
-        """Put a low-rank change into the denoiser; on disk it stays a file of its own."""
-        self.change, self._unchanged = change, self.denoiser
-        self.denoiser = change.merged(self.denoiser)
-
-    @property
-    def denoiser_digest(self) -> str:
-        """sha256 of the denoiser's file; with a change, of its digest and the change's, as hex."""
-        files = self.spec.files
-        if CHANGE not in files:
-            return files[DENOISER]
-        return hashlib.sha256((files[DENOISER] + files[CHANGE]).encode()).hexdigest()
 
     def modules(self) -> dict[str, nn.Module]:
         """Module by file name (without .safetensors)."""
@@ -114,7 +99,7 @@ class Bundle:
                 raise BundleError(f"{path} is missing from the bundle")
             if file_digest(path) != digest:
                 raise BundleError(f"{path} is not the file that bundle.json describes (sha256 differs)")
-            if name not in (COVARIANCE, CHANGE):
+            if name != COVARIANCE:
                 states[path.stem] = {key: value.float() for key, value in load_file(path).items()}
         undescribed = [f"{name}.safetensors" for name in MODULES if name not in states]
         if undescribed:
@@ -125,11 +110,6 @@ class Bundle:
             bundle.covariance = load_statistics(directory / COVARIANCE, bundle.spec, bundle.climate)
         for name, module in bundle.modules().items():
             module.load_state_dict(states[name])
-        if CHANGE in bundle.spec.files:
-            try:
-                bundle.change_denoiser(LowRankChange.load(directory / CHANGE, bundle.denoiser))
-            except ValueError as error:
-                raise BundleError(str(error)) from error
         return bundle.to(device)
 
     def aligned(self, name: str | None) -> DenoiserNetwork:
@@ -154,7 +134,7 @@ class Bundle:
             card = read_card(self.directory, name)
         except ValidationError as error:
             raise BundleError(f"the card of alignment {name!r} cannot be read: {error}") from error
-        if card.base_denoiser != self.denoiser_digest:
+        if card.base_denoiser != self.spec.files["denoiser.safetensors"]:
             raise BundleError(f"alignment {name!r} was made for another denoiser; make it anew with `alignda align`")
         if not path.exists():
             raise BundleError(f"{path} is missing from the bundle")
@@ -169,17 +149,11 @@ class Bundle:
         """Write weights and `bundle.json`; returns the specification with the digests filled in."""
         directory.mkdir(parents=True, exist_ok=True)
         files = {}
-        modules = self.modules()
-        if self.change is not None:
-            modules["denoiser"] = self._unchanged
-        for name, module in modules.items():
+        for name, module in self.modules().items():
             state = {key: value.contiguous().cpu() for key, value in module.state_dict().items()}
             path = directory / f"{name}.safetensors"
             save_file(state if name == "climate" else _half(state), path)
             files[path.name] = file_digest(path)
-        if self.change is not None:
-            self.change.save(directory / CHANGE)
-            files[CHANGE] = file_digest(directory / CHANGE)
         if self.covariance is not None:
             save_statistics(directory / COVARIANCE, self.covariance)
             files[COVARIANCE] = file_digest(directory / COVARIANCE)

@@ -65,7 +65,7 @@ class Alignment:
         self.bundle = Bundle.load(bundle_dir, chosen)
         self.base: DenoiserNetwork = self.bundle.denoiser
         self.atmosphere = Atmosphere(self.bundle, chosen)
-        self.denoiser_digest = self.bundle.denoiser_digest
+        self.denoiser_digest = self.bundle.spec.files["denoiser.safetensors"]
         whole = recipe.model_dump(mode="json", exclude={"name", "description", "validation"})
         self.folder = work / f"{recipe.name}-{self._digest(whole)}"
         runs = open_periods(recipe.data.backgrounds, self.bundle, nature, work)

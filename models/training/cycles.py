@@ -171,18 +171,17 @@ class CycledCases:
         self.data, self.modulation, self.device = data, modulation, device
 
     @classmethod
-    def open(cls, work: Path, rounds: range, data: TrainingData, patch: int, device: torch.device) -> "CycledCases":
-        """The runs of `rounds`, the error map of the last. Raises FileNotFoundError when one of them has not run."""
+    def open(cls, work: Path, rounds: int, data: TrainingData, patch: int, device: torch.device) -> "CycledCases":
+        """Rounds 1 .. `rounds`. Raises FileNotFoundError when one of them has not run."""
         paths = []
-        for index in rounds:
+        for index in range(1, rounds + 1):
             found = finished(work / f"cycled-{index}")
             if not found:
                 raise FileNotFoundError(f"{work / f'cycled-{index}'}: run the stage `rounds` first")
             paths += found
-        last = work / f"cycled-{rounds[-1]}"
-        modulation = error_map(finished(last), data, patch)
+        modulation = error_map(finished(work / f"cycled-{rounds}"), data, patch)
         if modulation is None:
-            raise FileNotFoundError(f"{last} holds too few runs for an error map")
+            raise FileNotFoundError(f"{work / f'cycled-{rounds}'} holds too few runs for an error map")
         return cls([CycledRun.open(path) for path in paths], data, modulation, device)
 
     def _cases(self, chosen: list[tuple[CycledRun, int]], maps: Tensor) -> Cases:

@@ -8,7 +8,6 @@ import torch
 
 from models.bundle import Bundle
 from models.covariance.store import COVARIANCE, load_statistics
-from models.networks.low_rank import LowRankChange
 from models.rewards import geostrophic_imbalance, hydrostatic_imbalance
 from models.specification import BalanceReference, BundleSpec, ErrorLevels
 from models.training.data import TrainingData
@@ -75,12 +74,7 @@ def build_bundle(recipe: Recipe, data: TrainingData, work: Path, rounds: int) ->
     bundle.statistics.load_state_dict(statistics)
     load_averaged(bundle.autoencoder, work / "autoencoder.pt")
     load_averaged(bundle.forecast, work / f"{last_forecast(recipe)}.pt")
-    rank = recipe.rounds[rounds - 1].prior.rank if rounds else None
-    load_averaged(bundle.denoiser, work / f"{prior_name(rounds if rank is None else rounds - 1)}.pt")
-    if rank is not None:
-        change = LowRankChange(bundle.denoiser, rank)
-        load_averaged(change, work / f"{prior_name(rounds)}.pt")
-        bundle.change_denoiser(change)
+    load_averaged(bundle.denoiser, work / f"{prior_name(rounds)}.pt")
     if recipe.covariance is not None:
         bundle.covariance = load_statistics(work / COVARIANCE, bundle.spec, bundle.climate)
     return bundle

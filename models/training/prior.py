@@ -19,7 +19,6 @@ from models.diffusion.schedule import Level, alpha_sigma
 from models.grid import area_weights
 from models.networks.autoencoder import Autoencoder
 from models.networks.denoiser import DenoiserNetwork
-from models.networks.low_rank import ChangedNetwork, LowRankChange
 from models.training.backgrounds import load_networks
 from models.training.cycles import CycledCases
 from models.training.data import TrainingData
@@ -98,7 +97,7 @@ class PriorLoss:
 def train_prior(
     recipe: Recipe, data: TrainingData, work: Path, device: torch.device, rounds: int = 0
 ) -> DenoiserNetwork:
-    """Train the first prior, or continue it (round `rounds` > 0) on the cycles that the rounds collected."""
+    """Train the first prior, or continue it (round `rounds` > 0) on the cycles that rounds 1 .. `rounds` collected."""
     stage = recipe.rounds[rounds - 1].prior if rounds else recipe.prior
     autoencoder, forecast = load_networks(recipe, data, work, device)
     statistics = new_statistics(recipe, data)
@@ -110,19 +109,10 @@ def train_prior(
     seed = recipe.seed + 3 + 100 * rounds
     torch.manual_seed(seed)
     network = new_denoiser(recipe, data)
-    cycled = None
+    cycled = CycledCases.open(work, rounds, data, recipe.networks.autoencoder.patch, device) if rounds else None
     if rounds:
-        chosen = range(stage.first_round, rounds + 1)
-        cycled = CycledCases.open(work, chosen, data, recipe.networks.autoencoder.patch, device)
         load_averaged(network, work / f"{prior_name(rounds - 1)}.pt")
     network.to(device)
-    change = None if stage.rank is None else LowRankChange(network, stage.rank, seed).to(device)
-    trained = network if change is None else change
-
-    def denoiser(module: nn.Module) -> Callable[..., Tensor]:
-        """The network of what is trained (or its average): itself, or the frozen one with the change."""
-        return ChangedNetwork(network, module) if isinstance(module, LowRankChange) else module
-
     oldest = recipe.backgrounds.lead_hours[-1] // recipe.data.step_hours
     patch = recipe.networks.autoencoder.patch
     pool = ForecastPool(data.train, stage.pool, oldest, forecast, perturb, patch, seed, device)
@@ -149,7 +139,7 @@ def train_prior(
         t = torch.from_numpy(generator.random(stage.batch)).float().to(device)
         draws = torch.cat([(t + k / DRAWS) % 1.0 for k in range(DRAWS)])  # spread evenly over the levels
         draws = T_RANGE[0] + (T_RANGE[1] - T_RANGE[0]) * draws
-        return criterion(denoiser(trained), pairs, draws, torch.randn_like(pairs.w)).mean()
+        return criterion(network, pairs, draws, torch.randn_like(pairs.w)).mean()
 
     def validate(averaged: nn.Module) -> dict[str, float]:
         scores: dict[str, float] = {}
@@ -157,13 +147,13 @@ def train_prior(
             noise = torch.randn(pairs.w.shape, generator=torch.Generator().manual_seed(1)).to(device)
             for value in VALIDATION_LEVELS:
                 t = torch.full((len(pairs.w),), value, device=device)
-                each = criterion(denoiser(averaged), pairs, t, noise).sum()
+                each = criterion(averaged, pairs, t, noise).sum()
                 plain = criterion(lambda x, *_: torch.zeros_like(x), pairs, t, noise).sum()
                 scores[f"against_wiener{name}_{value}"] = (each / plain).item()
         return scores
 
-    optimise(prior_name(rounds), trained, stage, work, loss, validate, device)
-    return network if change is None else change.merged(network)
+    optimise(prior_name(rounds), network, stage, work, loss, validate, device)
+    return network
 
 
 def prior_name(rounds: int) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from models.specification import Frozen, NetworksSpec
 
@@ -63,14 +63,11 @@ class CovarianceStage(Frozen):
 
 class PriorStage(StageRecipe):
     """`pool` trajectories of the forecast model supply backgrounds of every age; `cold_share` has none,
-    and `cycled_share` comes from the system's own cycles, of the rounds from `first_round` on. With a `rank` only a low-rank
-    change of the prior before is trained, which is a small file."""
+    and `cycled_share` comes from the system's own cycles."""
 
     pool: int = 192
     cold_share: float = 0.1
     cycled_share: float = 0.0
-    first_round: int = 1
-    rank: int | None = None
 
 
 class CyclesStage(Frozen):
@@ -107,12 +104,6 @@ class Recipe(Frozen):
     covariance: CovarianceStage | None = None
     prior: PriorStage
     rounds: tuple[Round, ...] = ()
-
-    @model_validator(mode="after")
-    def _only_the_last_is_a_change(self) -> "Recipe":
-        if any(stage.rank is not None for stage in (self.prior, *(r.prior for r in self.rounds[:-1]))):
-            raise ValueError("only the prior of the last round can be a low-rank change")
-        return self
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":

@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from models.assimilation import Assimilator
-from models.bundle import CHANGE, DENOISER, Bundle, BundleError
 from models.grid import area_weights
 from models.training import cycles
 from models.training.cycles import CycledCases, CycledRun, TrainingTruth, collect_cycles, error_map, finished
 from models.training.data import TrainingData
-from models.training.export import build_bundle, export_bundle
-from models.training.prior import train_prior
+from models.training.export import build_bundle
 from models.training.recipe import CyclesStage, Recipe
 from service.observations.table import default_error
 from tests.models.conftest import RECIPE, Trained
@@ -28,7 +26,7 @@ def data(trained: Trained) -> TrainingData:
 
 
 def opened(trained: Trained, data: TrainingData) -> CycledCases:
-    return CycledCases.open(trained.work, range(1, 2), data, 4, CPU)
+    return CycledCases.open(trained.work, 1, data, 4, CPU)
 
 
 def test_every_run_of_the_recipe_is_there_and_says_where_it_lies(trained: Trained, data: TrainingData) -> None:
@@ -116,38 +114,4 @@ def test_maps_are_jittered_from_case_to_case(trained: Trained, data: TrainingDat
 
 def test_a_round_without_runs_says_what_to_do(trained: Trained, data: TrainingData, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="rounds"):
-        CycledCases.open(tmp_path, range(1, 2), data, 4, CPU)
-
-
-def test_a_round_can_be_a_small_change_of_the_prior_before(
-    trained: Trained, data: TrainingData, tmp_path: Path
-) -> None:
-    work, out = tmp_path / "work", tmp_path / "bundle"
-    shutil.copytree(trained.work, work, ignore=shutil.ignore_patterns("prior-1.*"))
-    recipe = Recipe.load(trained.config)
-    last = recipe.rounds[0]
-    recipe = recipe.model_copy(
-        update={"rounds": (last.model_copy(update={"prior": last.prior.model_copy(update={"rank": 2})}),)}
-    )
-    network = train_prior(recipe, data, work, CPU, 1)
-    spec = export_bundle(recipe, data, work, out)
-    before, read = build_bundle(recipe, data, work, 0), Bundle.load(out)
-    assert (out / CHANGE).stat().st_size < 0.5 * (out / DENOISER).stat().st_size
-    moved = 0
-    pairs = zip(network.parameters(), read.denoiser.parameters(), before.denoiser.parameters(), strict=True)
-    for trained_one, read_one, before_one in pairs:
-        torch.testing.assert_close(read_one, trained_one, rtol=5e-3, atol=2e-4)  # both files are float16
-        moved += int(not torch.equal(trained_one, before_one))
-    assert moved > 3
-    assert read.denoiser_digest not in (spec.files[DENOISER], spec.files[CHANGE])
-    again = read.save(tmp_path / "again")
-    assert again.files[DENOISER] == spec.files[DENOISER] and again.files[CHANGE] == spec.files[CHANGE]
-    (out / CHANGE).write_bytes((trained.bundle / DENOISER).read_bytes())
-    with pytest.raises(BundleError, match="sha256 differs"):
-        Bundle.load(out)
-
-
-def test_only_the_last_prior_can_be_a_change(trained: Trained) -> None:
-    asked = {**RECIPE, "prior": {**RECIPE["prior"], "rank": 2}}
-    with pytest.raises(ValueError, match="only the prior of the last round"):
-        Recipe.model_validate(asked)
+        CycledCases.open(tmp_path, 1, data, 4, CPU)

@@ -25,7 +25,7 @@ def add(bundle: Path, name: str, change: LowRankChange, base: str | None = None)
     path = weights_path(bundle, name)
     path.parent.mkdir(exist_ok=True)
     change.save(path)
-    digest = base or Bundle.load(bundle).denoiser_digest
+    digest = base or Bundle.load(bundle).spec.files["denoiser.safetensors"]
     same = ScoreChange(before=1, after=1, change_percent=0, low_percent=0, high_percent=0)
     card = AlignmentCard(
         name=name, description="by hand", method="draft", seed=0, rank=change.rank, base_denoiser=digest,
