@@ -122,7 +122,9 @@ class Truth:
         south_share = np.clip(south_share, 0.0, 1.0)
         columns = round(360.0 / self.longitude_step)
         position = np.asarray(longitude, dtype=np.float64) % 360.0 / self.longitude_step
-        west = np.floor(position).astype(np.intp) % columns
+        west = (
+            np.floor(np.nan_to_num(position)).astype(np.intp) % columns
+        )  # where it is not known, the share is NaN too
         east_share = position - np.floor(position)
         east = (west + 1) % columns
         rows = [north, north, north + 1, north + 1]
