@@ -39,7 +39,7 @@ Progress = Callable[[float], None]
 GUIDANCE = ("obsfree", "dps", "repaint", "mmps")
 SAMPLERS = ("dpm", "heun", "ancestral")
 OUTLIER = 4.0  # a departure counts as at most this many of its expected sigma in the estimate of the error level
-INFLATION_BOUNDS = (1.0, 1.5)
+INFLATION_BOUNDS = (0.8, 1.5)
 FEW_REPORTS = 200.0  # as many count as much as the first guess
 FEWEST_MEMBERS_FOR_SPREAD = 8
 # Chosen on the validation year (docs/science.md).
@@ -184,15 +184,18 @@ class Assimilator:
 
         E[d^2] = R + b^2 gives lambda^2 = (mean d^2/R - 1) / mean b^2/R (Wang and Bishop 2003, eq. 14), with d
         limited to `OUTLIER` of its expected size and lambda to `INFLATION_BOUNDS`. With an ensemble `background` [member > 2, ...] the
-        first guess and b follow its spread, the model's own error added; otherwise `first` and the bundle's table.
+        first guess and b follow its spread, the model's own error added; otherwise `first` and the bundle's table. Innovations
+        speak of observed places, where backgrounds are better than elsewhere: what sets the spread of the members, here
+        the level of a single background (for an ensemble see `_inflated`), is only raised by them.
         """
+        lowest, highest = INFLATION_BOUNDS
         if background is not None and len(background) > 2:
             inherited = self.error_level(self.spec.step_hours)  # the model's own error adds to the members' spread
             spread = self.equivalents(background, observations).std(axis=0, ddof=1)
             first = float(np.hypot(self.spread_level(background), inherited))
             spread = np.hypot(spread, self.background_error(observations, inherited))
         else:
-            spread = self.background_error(observations, first)
+            lowest, spread = 1.0, self.background_error(observations, first)
         if not len(observations):
             return first
         error = self.observation_error(observations)
@@ -200,7 +203,7 @@ class Assimilator:
         excess = np.mean((limited / error) ** 2) - 1
         ratio = float(np.sqrt(max(excess, 0.0) / np.mean((spread / error) ** 2)))
         weight = len(observations) / (len(observations) + FEW_REPORTS)  # a few reports do not decide
-        return float(first * min(max(ratio, INFLATION_BOUNDS[0]), INFLATION_BOUNDS[1]) ** weight)
+        return float(first * min(max(ratio, lowest), highest) ** weight)
 
     def spread_level(self, background: States) -> float:
         """RMS spread of an ensemble over all channels in units of the anomalies: its own background-error level."""
@@ -313,10 +316,13 @@ class Assimilator:
         return len(background) == settings.members and len(background) >= FEWEST_MEMBERS_FOR_SPREAD
 
     def _inflated(self, perturbations: Tensor, error_level: float, noise: torch.Generator) -> Tensor:
-        """Background perturbations with the model's own error added, scaled to `error_level`."""
+        """Background perturbations with the model's own error added, scaled up to `error_level` where they are smaller.
+
+        Never down: see `estimate_error_level`.
+        """
         model_error = self.bundle.statistics.at(self.error_level(self.spec.step_hours))
         out = with_model_error(perturbations, model_error, self.bundle.autoencoder, noise)
-        return out * (error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
+        return out * max(1.0, error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
 
     def _guide(
         self, denoiser: PriorDenoiser, latent: LatentObservations, guidance: str, covariance: Covariance
