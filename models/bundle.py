@@ -63,7 +63,9 @@ class Bundle:
         place = (self.latitudes, self.longitudes)
         coder = spec.networks.autoencoder
         self.autoencoder = Autoencoder(coder, len(spec.channels), static, *place)
-        self.forecast = ForecastModel(spec.networks.forecast, spec.channels, self.climate, *place)
+        self.forecast = ForecastModel(
+            spec.networks.forecast, spec.channels, self.climate, *place, spec.networks.truncation
+        )
         self.denoiser = DenoiserNetwork(spec.networks.denoiser, coder.latent, static, *place, coder.patch)
 
     def modules(self) -> dict[str, nn.Module]:

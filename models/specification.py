@@ -47,9 +47,12 @@ class UNetSpec(Frozen):
 
 
 class NetworksSpec(Frozen):
+    """`truncation`: triangular truncation of the states, to which a forecast step is cut; None: none."""
+
     autoencoder: AutoencoderSpec
     denoiser: UNetSpec
     forecast: UNetSpec
+    truncation: int | None = None
 
 
 class ErrorLevels(Frozen):

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.covariance.helmholtz import Helmholtz
 from models.diffusion.gaussian import ZonalGaussian, fit_zonal_covariance
+from models.helmholtz import Helmholtz
 from models.specification import ChannelSpec, GridSpec
 
 RIDGE = 1e-4  # of the predictors' variance, in the balance regressions

@@ -75,7 +75,7 @@ class Mmps:
         observed: Observed,
         covariance: Covariance,
         *,
-        iterations: int = 12,
+        iterations: int = 60,
         tolerance: float = 1e-2,
     ) -> None:
         self.denoise, self.observed, self.covariance = denoise, observed, covariance

@@ -4,6 +4,7 @@ Works on anomalies in units of `Climate.std`; the tendency scale is the standard
 that every channel's tendency has unit size (as in GraphCast, Lam et al. 2023). The mass of the atmosphere is
 conserved exactly: the area mean of the surface pressure tendency is taken out. A learned model gains amplitude
 over weeks; a channel whose anomalies grow beyond what the climate shows (`amplitude`) is drawn back a little each step.
+Where the states have a triangular truncation, what a step makes beyond it is cut off (models.networks.truncation).
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torch.nn import functional
 from models.climate import Climate, seasonal_basis
 from models.grid import area_weights
 from models.networks.layers import UNet, geography
+from models.networks.truncation import SphericalTruncation
 from models.specification import ChannelSpec, UNetSpec
 
 DRAW_BACK = 0.15  # of the excess amplitude (in its logarithm) that one step takes away
@@ -38,6 +40,7 @@ class ForecastModel(nn.Module):
         climate: Climate,
         latitudes: Tensor,
         longitudes: Tensor,
+        truncation: int | None = None,
     ) -> None:
         super().__init__()
         rows, columns = climate.harmonics.shape[-2:]
@@ -48,6 +51,9 @@ class ForecastModel(nn.Module):
         self.register_buffer("amplitude", torch.full((len(channels),), torch.inf))
         self.register_buffer("geography", geography(climate.static, latitudes, longitudes), persistent=False)
         self.register_buffer("tendency_scale", (climate.tendency_std / climate.std)[:, None, None], persistent=False)
+        self.truncated = (
+            None if truncation is None else SphericalTruncation(channels, climate.std, latitudes, columns, truncation)
+        )
         self.network = UNet(
             (len(channels) + len(self.geography)) * cells,
             len(channels) * cells,
@@ -62,7 +68,16 @@ class ForecastModel(nn.Module):
 
     def forward(self, x: Tensor, season: Tensor) -> Tensor:
         """x: [batch, channel, latitude, longitude] anomalies; season: [batch] year fractions -> x 6 h later."""
-        return self.drawn_back(x + self.tendency_scale * self.tendency(x, season))
+        x = x + self.tendency_scale * self.tendency(x, season)
+        return self.drawn_back(x if self.truncated is None else self._cut(x))
+
+    def _cut(self, x: Tensor) -> Tensor:
+        """x without what lies beyond the truncation; the mass of the atmosphere stays."""
+        assert self.truncated is not None
+        out: Tensor = self.truncated(x)
+        lost = x[:, self.mass] - out[:, self.mass]
+        out[:, self.mass] += (lost * self.area).mean(dim=(-2, -1), keepdim=True)
+        return out
 
     def drawn_back(self, x: Tensor) -> Tensor:
         """x with channels of more than `amplitude` made smaller; the mass of the atmosphere stays."""

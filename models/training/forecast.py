@@ -22,7 +22,8 @@ AMPLITUDE_QUANTILE, AMPLITUDE_EVERY = 0.95, 8
 def new_forecast_model(recipe: Recipe, data: TrainingData) -> ForecastModel:
     """An untrained forecast model of this recipe."""
     latitudes, longitudes = torch.tensor(data.grid.latitudes), torch.tensor(data.grid.longitudes)
-    return ForecastModel(recipe.networks.forecast, data.channels, data.climate, latitudes, longitudes)
+    networks = recipe.networks
+    return ForecastModel(networks.forecast, data.channels, data.climate, latitudes, longitudes, networks.truncation)
 
 
 @torch.no_grad()

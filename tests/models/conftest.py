@@ -28,6 +28,7 @@ RECIPE: dict[str, Any] = {
         "autoencoder": {"patch": 4, "latent": 40, "width": 16, "blocks": 1},
         "denoiser": {"width": 16, "deep_width": 16, "blocks": 1, "deep_blocks": 1},
         "forecast": {"width": 16, "deep_width": 16, "blocks": 1, "deep_blocks": 1, "patch": 2},
+        "truncation": 12,
     },
     "autoencoder": {"steps": 40, "batch": 4, "learning_rate": 1.0e-3, "warmup": 5, "average_decay": 0.8},
     "forecast": {"steps": 80, "batch": 4, "learning_rate": 3.0e-3, "warmup": 5, "average_decay": 0.9},

@@ -8,8 +8,8 @@ import torch
 
 from models.assimilation import Assimilator
 from models.constants import EARTH_RADIUS, OMEGA
-from models.covariance.helmholtz import Helmholtz
 from models.covariance.store import BalancedStatistics, load_statistics
+from models.helmholtz import Helmholtz
 from models.training.covariance import fit_structure
 from tests.models.synthetic import gaussian_grid
 
