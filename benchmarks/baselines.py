@@ -29,7 +29,7 @@ STARTS = (datetime(2020, 2, 10, tzinfo=UTC), datetime(2020, 7, 10, tzinfo=UTC))
 SEED = 5
 Choices = dict[str, tuple[float, ...]]
 CYCLED: dict[str, Choices] = {
-    "3dvar": {"cycled_level": (0.28, 0.4, 0.55), "exponent": (0.7, 0.85, 1.0)},
+    "3dvar": {"cycled_level": (0.2, 0.28, 0.4), "exponent": (0.7, 0.85, 1.0)},
     "latent-3dvar": {"cycled_level": (0.2, 0.28, 0.4)},
     "letkf": {
         "horizontal_km": (600.0, 800.0, 1200.0, 1600.0),

@@ -9,12 +9,12 @@ from models.covariance.store import BalancedStatistics
 from models.evaluation.method import Method
 from models.evaluation.options import Options
 
-CYCLED_LEVEL = 0.4
+CYCLED_LEVEL = 0.28
 EXPONENT = 0.85
 
 
 def three_d_var(assimilator: Assimilator, options: Options) -> Method:
-    """`3dvar:cycled_level=0.4,factor=1.0,exponent=0.85`."""
+    """`3dvar:cycled_level=0.28,factor=1.0,exponent=0.85`."""
     statistics, settings = _tuned(assimilator, options.typed(**_DEFAULTS))
     return ThreeDVar(assimilator, statistics, settings)
 
@@ -26,7 +26,7 @@ def three_d_var_from_prior(assimilator: Assimilator, options: Options) -> Method
 
 
 def latent_three_d_var(assimilator: Assimilator, options: Options) -> Method:
-    """`latent-3dvar:cycled_level=0.4,factor=1.0`."""
+    """`latent-3dvar:cycled_level=0.28,factor=1.0`."""
     return LatentThreeDVar(assimilator, VarianceSettings(**options.typed(cycled_level=CYCLED_LEVEL, factor=1.0)))
 
 

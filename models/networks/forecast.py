@@ -2,8 +2,7 @@
 
 Works on anomalies in units of `Climate.std`; the tendency scale is the standard deviation of 6 h changes, so
 that every channel's tendency has unit size (as in GraphCast, Lam et al. 2023). The mass of the atmosphere is
-conserved exactly: the area mean of the surface pressure tendency is taken out. A learned model gains amplitude
-over weeks; a channel whose anomalies grow beyond what the climate shows (`amplitude`) is drawn back a little each step.
+conserved exactly: the area mean of the surface pressure tendency is taken out.
 Where the states have a triangular truncation, what a step makes beyond it is cut off (models.networks.truncation).
 """
 
@@ -19,16 +18,10 @@ from models.networks.layers import UNet, geography
 from models.networks.truncation import SphericalTruncation
 from models.specification import ChannelSpec, UNetSpec
 
-DRAW_BACK = 0.15  # of the excess amplitude (in its logarithm) that one step takes away
-
 
 class ForecastModel(nn.Module):
-    """One 6 h step for a batch of states, each with its own time of the year.
+    """One 6 h step for a batch of states, each with its own time of the year."""
 
-    Buffer `amplitude` [channel]: RMS of anomalies over the globe above which a step draws back; infinite until set.
-    """
-
-    amplitude: Tensor
     tendency_scale: Tensor
     geography: Tensor
     area: Tensor
@@ -48,7 +41,6 @@ class ForecastModel(nn.Module):
         self.patch = spec.patch
         self.register_buffer("area", area_weights(latitudes.double().numpy())[:, None], persistent=False)
         cells = spec.patch**2
-        self.register_buffer("amplitude", torch.full((len(channels),), torch.inf))
         self.register_buffer("geography", geography(climate.static, latitudes, longitudes), persistent=False)
         self.register_buffer("tendency_scale", (climate.tendency_std / climate.std)[:, None, None], persistent=False)
         self.truncated = (
@@ -69,7 +61,7 @@ class ForecastModel(nn.Module):
     def forward(self, x: Tensor, season: Tensor) -> Tensor:
         """x: [batch, channel, latitude, longitude] anomalies; season: [batch] year fractions -> x 6 h later."""
         x = x + self.tendency_scale * self.tendency(x, season)
-        return self.drawn_back(x if self.truncated is None else self._cut(x))
+        return x if self.truncated is None else self._cut(x)
 
     def _cut(self, x: Tensor) -> Tensor:
         """x without what lies beyond the truncation; the mass of the atmosphere stays."""
@@ -77,16 +69,6 @@ class ForecastModel(nn.Module):
         out: Tensor = self.truncated(x)
         lost = x[:, self.mass] - out[:, self.mass]
         out[:, self.mass] += (lost * self.area).mean(dim=(-2, -1), keepdim=True)
-        return out
-
-    def drawn_back(self, x: Tensor) -> Tensor:
-        """x with channels of more than `amplitude` made smaller; the mass of the atmosphere stays."""
-        size = (x**2 * self.area).mean(dim=(-2, -1), keepdim=True).sqrt()
-        factor = (size / self.amplitude[:, None, None]).clamp(min=1.0) ** -DRAW_BACK
-        out = x * factor
-        pressure = x[:, self.mass]
-        mean = (pressure * self.area).mean(dim=(-2, -1), keepdim=True)
-        out[:, self.mass] = mean + (pressure - mean) * factor[:, self.mass]
         return out
 
     def tendency(self, x: Tensor, season: Tensor) -> Tensor:

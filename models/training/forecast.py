@@ -16,7 +16,6 @@ from models.training.recipe import Recipe
 VALIDATION_CASES = 12
 VALIDATION_STEPS = (1, 4, 8, 120)
 STEP_OF_YEAR = 0.25 / 365.25
-AMPLITUDE_QUANTILE, AMPLITUDE_EVERY = 0.95, 8
 
 
 def new_forecast_model(recipe: Recipe, data: TrainingData) -> ForecastModel:
@@ -24,19 +23,6 @@ def new_forecast_model(recipe: Recipe, data: TrainingData) -> ForecastModel:
     latitudes, longitudes = torch.tensor(data.grid.latitudes), torch.tensor(data.grid.longitudes)
     networks = recipe.networks
     return ForecastModel(networks.forecast, data.channels, data.climate, latitudes, longitudes, networks.truncation)
-
-
-@torch.no_grad()
-def climate_amplitude(data: TrainingData) -> Tensor:
-    """What the RMS of anomalies over the globe stays below in 95 % of the training states: [channel]."""
-    area = area_weights(np.array(data.grid.latitudes))[:, None]
-    sizes = []
-    for run in data.train:
-        picks = np.arange(0, len(run), AMPLITUDE_EVERY)
-        for chunk in np.array_split(picks, max(1, len(picks) // 64)):
-            sizes.append((run.batch(chunk) ** 2 * area).mean(dim=(2, 3)).sqrt())
-    limit: Tensor = torch.cat(sizes).quantile(AMPLITUDE_QUANTILE, dim=0)
-    return limit
 
 
 def last_forecast(recipe: Recipe) -> str:
@@ -111,12 +97,11 @@ def train_forecast(recipe: Recipe, data: TrainingData, work: Path, device: torch
 def stabilise_forecast(recipe: Recipe, data: TrainingData, work: Path, device: torch.device) -> ForecastModel:
     """Stage 3: the averaged model of stage 2 goes on through longer and longer roll-outs."""
     model = new_forecast_model(recipe, data)
-    before, amplitude = work / "forecast.pt", climate_amplitude(data)
+    before = work / "forecast.pt"
     for index, stage in enumerate(recipe.stabilise):
         seed = recipe.seed + 5 + 100 * index
         torch.manual_seed(seed)
         load_averaged(model, before)
-        model.amplitude.copy_(amplitude)
         model.to(device)
         loss = RolloutLoss(model, data, seed, device)
         optimise(

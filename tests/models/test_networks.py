@@ -12,7 +12,7 @@ from models.diffusion.prior import LevelPrior, PriorDenoiser
 from models.diffusion.schedule import Level
 from models.networks.autoencoder import Autoencoder
 from models.networks.denoiser import DenoiserNetwork
-from models.networks.forecast import DRAW_BACK, ForecastModel
+from models.networks.forecast import ForecastModel
 from models.networks.layers import ResidualBlock, SphereConv, geography, pad_sphere
 from models.specification import AutoencoderSpec, ChannelSpec, UNetSpec
 from tests.models.conftest import Trained
@@ -156,23 +156,3 @@ def test_an_untrained_denoiser_is_the_wiener_filter() -> None:
 def test_geography_tells_every_place_apart() -> None:
     known = geography(STATIC, LATITUDES, LONGITUDES).numpy()[2:]
     assert len(np.unique(known.reshape(4, -1).round(5), axis=1).T) == ROWS * COLUMNS
-
-
-def test_a_channel_beyond_the_amplitude_of_the_climate_is_drawn_back_and_the_mass_stays() -> None:
-    model = forecast_model(Climate(CHANNELS, ROWS, COLUMNS))
-    x = noise(4, 2, CHANNELS, ROWS, COLUMNS)
-    torch.testing.assert_close(model.drawn_back(x), x)  # no limit is set
-    size = (x**2 * model.area).mean(dim=(-2, -1)).sqrt()
-    model.amplitude.copy_(size[0] * 0.8)
-    model.amplitude[0] = 10.0
-    smaller = model.drawn_back(x)
-    torch.testing.assert_close(smaller[:, 0], x[:, 0])
-    ratio = (smaller[0] ** 2 * model.area).mean(dim=(-2, -1)).sqrt() / size[0]
-    upper = [i for i in range(1, len(size[0])) if i not in model.mass]
-    torch.testing.assert_close(ratio[upper], torch.full((len(upper),), 0.8**DRAW_BACK))
-    for _ in range(60):
-        smaller = model.drawn_back(smaller)
-    after = (smaller[0] ** 2 * model.area).mean(dim=(-2, -1)).sqrt()
-    torch.testing.assert_close(after[upper], model.amplitude[upper], rtol=1e-3, atol=0.0)
-    mean = (x[:, model.mass] * model.area).mean(dim=(-2, -1))
-    torch.testing.assert_close((smaller[:, model.mass] * model.area).mean(dim=(-2, -1)), mean)
