@@ -39,7 +39,7 @@ Progress = Callable[[float], None]
 GUIDANCE = ("obsfree", "dps", "repaint", "mmps")
 SAMPLERS = ("dpm", "heun", "ancestral")
 OUTLIER = 4.0  # a departure counts as at most this many of its expected sigma in the estimate of the error level
-INFLATION_BOUNDS = (0.8, 1.5)
+INFLATION_BOUNDS = (0.7, 1.5)
 FEW_REPORTS = 200.0  # as many count as much as the first guess
 FEWEST_MEMBERS_FOR_SPREAD = 8
 # Chosen on the validation year (docs/science.md).
