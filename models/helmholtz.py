@@ -14,6 +14,8 @@ from torch import Tensor
 
 from models.constants import EARTH_RADIUS, OMEGA
 
+WIND_PAIRS = {"u": "v", "u10": "v10"}  # components of one vector field
+
 
 class Helmholtz:
     """Wind from potentials and back, fields [..., latitude, longitude] (latitudes Gaussian, north to south)."""

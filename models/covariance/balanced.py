@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from models.diffusion.gaussian import ZonalGaussian, fit_zonal_covariance
-from models.helmholtz import Helmholtz
+from models.helmholtz import WIND_PAIRS, Helmholtz
 from models.specification import ChannelSpec, GridSpec
 
 RIDGE = 1e-4  # of the predictors' variance, in the balance regressions
-WIND_PAIRS = {"u": "v", "u10": "v10"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from models.assimilation import Assimilator
 from models.evaluation.extremes import thresholds
@@ -17,6 +18,7 @@ from models.evaluation.observing import case_seed
 from models.evaluation.quality import without_gross_errors
 from models.evaluation.scoring import Cost, Forecasts, Scorer
 from models.evaluation.truth_run import TruthRun
+from models.networks.denoiser import DenoiserNetwork
 from models.observation_operator import ObservationSet
 
 BACKGROUND_HOURS = 48  # age of a first background, as in the paper
@@ -84,7 +86,7 @@ class World:
 
     def analyse(self, method: Method, given: Given) -> tuple[States, Cost]:
         """Run a method and count what it costs. Raises FloatingPointError when the analysis is not finite."""
-        with counted(self.assimilator.bundle.denoiser) as runs:
+        with counted() as runs:
             if self.assimilator.device.type == "cuda":
                 torch.cuda.synchronize()
             start = time.perf_counter()
@@ -97,14 +99,15 @@ class World:
 
 
 @contextmanager
-def counted(network: torch.nn.Module) -> Iterator[list[int]]:
-    """The batch size of every run of the network while the context lasts."""
+def counted() -> Iterator[list[int]]:
+    """The batch size of every run of a denoiser, aligned or not, while the context lasts."""
     runs: list[int] = []
 
-    def note(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-        runs.append(len(arguments[0]))
+    def note(module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        if isinstance(module, DenoiserNetwork):
+            runs.append(len(arguments[0]))
 
-    hook = network.register_forward_pre_hook(note)
+    hook = register_module_forward_pre_hook(note)
     try:
         yield runs
     finally:

@@ -12,10 +12,8 @@ import torch
 from scipy.special import sph_legendre_p_all
 from torch import Tensor, nn
 
-from models.helmholtz import Helmholtz
+from models.helmholtz import WIND_PAIRS, Helmholtz
 from models.specification import ChannelSpec
-
-WIND_PAIRS = {"u": "v", "u10": "v10"}
 
 
 class SphericalTruncation(nn.Module):

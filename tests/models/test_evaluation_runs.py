@@ -1,5 +1,6 @@
 """One-shot and cycled evaluations on the tiny bundle: what is drawn, what is scored, and going on after a stop."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -156,6 +157,13 @@ def test_network_evaluations_are_counted(world: World, observing: RandomGrid) ->
     # half of the runs are of the centre alone, the others of the three members
     assert cost.evaluated_states == cost.evaluations // 2 * 4
     assert analysis.shape == (3, *world.truth.state(START).shape)
+    bundle = world.assimilator.bundle
+    bundle._aligned["other"] = copy.deepcopy(bundle.denoiser)  # as an alignment is: another network of the kind
+    try:
+        _, aligned = world.analyse(create(f"{OURS},alignment=other", world.assimilator), given)
+    finally:
+        del bundle._aligned["other"]
+    assert aligned.evaluations == cost.evaluations
 
 
 def test_a_cycled_run_that_was_stopped_ends_as_one_that_was_not(
