@@ -45,6 +45,9 @@ FEWEST_MEMBERS_FOR_SPREAD = 8
 # Chosen on the validation year (docs/science.md).
 CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled ensemble
 MODULATION_BOUNDS = (0.3, 2.0)
+# Conjugate gradients of guidance: with B until they converge; with the poorer Gaussian reference stopped early, which holds back
+# what it would make of real soundings far from its climate (docs/science.md, real soundings).
+CONVERGED, STOPPED_EARLY = 60, 12
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ class Assimilator:
             self._tensor(observations.value),
             self._tensor(self.observation_error(observations)),
         )
-        guided = self._guide(denoiser, latent, settings.guidance, prior.gaussian.covariance_times)
+        guided = self._guide(denoiser, latent, settings.guidance, prior.gaussian.covariance_times, STOPPED_EARLY)
         guided_centre = guided
         if background is not None and self.bundle.covariance is not None:
             balanced = BalancedGuide(self.bundle.covariance, prior, coder)
@@ -325,12 +328,17 @@ class Assimilator:
         return out * max(1.0, error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
 
     def _guide(
-        self, denoiser: PriorDenoiser, latent: LatentObservations, guidance: str, covariance: Covariance
+        self,
+        denoiser: PriorDenoiser,
+        latent: LatentObservations,
+        guidance: str,
+        covariance: Covariance,
+        iterations: int = CONVERGED,
     ) -> Denoiser:
         if guidance == "obsfree" or not len(latent.value):
             return denoiser
         if guidance == "mmps":
-            return Mmps(denoiser, latent, covariance)
+            return Mmps(denoiser, latent, covariance, iterations=iterations)
         if guidance == "dps":
             return Dps(denoiser, latent, latent.spread())
         return Repaint(denoiser, latent.paint)
