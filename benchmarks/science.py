@@ -4,7 +4,7 @@
     python -m benchmarks.science --nature nature-3.nc --work science-work --only table-1-guidance cycle-60
 
 Results are written into benchmarks/results, each with command, seed, digest of the bundle, machine and date. What has a
-result of the present bundle is left alone; `--again` computes it anew. A run that was stopped goes on where it was.
+result of the present bundle and these options is left alone; `--again` computes it anew. A run that was stopped goes on where it was.
 """
 
 import argparse
@@ -69,12 +69,21 @@ def commands(asked: Configuration, nature: Path, work: Path) -> Iterator[tuple[s
         yield name, [*command, "--nature", str(nature)]
 
 
-def is_of_bundle(path: Path, digest: str) -> bool:
-    """Whether there is a result that was made with this bundle, or without any."""
+def is_done(path: Path, command: list[str], digest: str) -> bool:
+    """Whether there is a result of this bundle (or of none), and of an evaluation with these options and methods."""
     if not path.exists():
         return False
-    found = json.loads(path.read_text()).get("provenance", {}).get("bundle_sha256")
-    return found in (digest, "random weights")
+    provenance = json.loads(path.read_text()).get("provenance", {})
+    if "evaluate" in command and _asked(provenance["command"]) != _asked(command):
+        return False
+    return provenance.get("bundle_sha256") in (digest, "random weights")
+
+
+def _asked(command: list[str]) -> list[tuple[str, str]]:
+    """Option and value of an evaluation, without the files, whose folders differ."""
+    options = command[command.index("evaluate") + 2 :]
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return sorted(pair for pair in pairs if pair[0] not in ("--truth", "--work", "--json"))
 
 
 def main() -> None:
@@ -92,7 +101,7 @@ def main() -> None:
     for name, command in commands(asked, options.nature, options.work):
         if options.only and name not in options.only:
             continue
-        done = is_of_bundle(RESULTS / f"{name}.json", digest) and not options.again
+        done = is_done(RESULTS / f"{name}.json", command, digest) and not options.again
         print(f"{name}: {'done' if done else ' '.join(command)}", flush=True)
         if not done and not options.list:
             subprocess.run(command, check=True, cwd=HERE.parent)

@@ -56,54 +56,64 @@ class Helmholtz:
         )
 
     def _waves(self, field: Tensor) -> Tensor:
-        """[..., latitude, longitude] -> [wavenumber, latitude, part, ...], real and imaginary part apart.
-
-        The maps between latitudes are real: all fields are columns of one real product for each wavenumber.
-        """
-        waves = torch.fft.rfft(field, dim=-1, norm="ortho")[..., : self.truncation + 1]
-        return torch.view_as_real(waves).movedim((-2, -3, -1), (0, 1, 2))
+        return to_waves(field, self.truncation)
 
     def _field(self, waves: Tensor) -> Tensor:
-        parts = waves.movedim((0, 1, 2), (-2, -3, -1)).contiguous()
-        field: Tensor = torch.fft.irfft(torch.view_as_complex(parts), n=self.longitudes, dim=-1, norm="ortho")
-        return field
+        return to_field(waves, self.longitudes)
 
     def wind(self, psi: Tensor, chi: Tensor) -> tuple[Tensor, Tensor]:
         """(psi, chi) -> (u, v)."""
         psi, chi = self._waves(psi), self._waves(chi)
-        u = _turned(_product(self.across, chi)) - _product(self.along, psi)
-        v = _turned(_product(self.across, psi)) + _product(self.along, chi)
+        u = turned(product(self.across, chi)) - product(self.along, psi)
+        v = turned(product(self.across, psi)) + product(self.along, chi)
         return self._field(u), self._field(v)
 
     def wind_adjoint(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The adjoint of `wind` under the plain sum over grid points."""
         u, v = self._waves(u), self._waves(v)
         along, across = self.along.mT, self.across.mT
-        psi = -_product(along, u) - _turned(_product(across, v))
-        chi = _product(along, v) - _turned(_product(across, u))
+        psi = -product(along, u) - turned(product(across, v))
+        chi = product(along, v) - turned(product(across, u))
         return self._field(psi), self._field(chi)
 
     def potentials(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v) -> (psi, chi), the inverse of `wind` for truncated fields."""
         u, v = self._waves(u), self._waves(v)
-        psi = -_product(self.inverse_along, u) - _turned(_product(self.inverse_across, v))
-        chi = _product(self.inverse_along, v) - _turned(_product(self.inverse_across, u))
+        psi = -product(self.inverse_along, u) - turned(product(self.inverse_across, v))
+        chi = product(self.inverse_along, v) - turned(product(self.inverse_across, u))
         return self._field(psi), self._field(chi)
 
     def balanced_geopotential(self, psi: Tensor) -> Tensor:
         """The linear balance equation: laplacian(phi) = div(f grad(psi)), phi in m2 s-2 without its global mean."""
-        return self._field(_product(self.balanced, self._waves(psi)))
+        return self._field(product(self.balanced, self._waves(psi)))
 
     def balanced_geopotential_adjoint(self, phi: Tensor) -> Tensor:
         """The adjoint of `balanced_geopotential` under the plain sum over grid points."""
-        return self._field(_product(self.balanced.mT, self._waves(phi)))
+        return self._field(product(self.balanced.mT, self._waves(phi)))
 
 
-def _product(matrix: Tensor, waves: Tensor) -> Tensor:
+def to_waves(field: Tensor, truncation: int) -> Tensor:
+    """[..., latitude, longitude] -> zonal wavenumbers up to `truncation` [wavenumber, latitude, part, ...].
+
+    Real and imaginary part lie apart: maps between latitudes are real, so that all fields are columns of one real
+    product for each wavenumber.
+    """
+    waves = torch.fft.rfft(field, dim=-1, norm="ortho")[..., : truncation + 1]
+    return torch.view_as_real(waves).movedim((-2, -3, -1), (0, 1, 2))
+
+
+def to_field(waves: Tensor, longitudes: int) -> Tensor:
+    """The inverse of `to_waves`."""
+    parts = waves.movedim((0, 1, 2), (-2, -3, -1)).contiguous()
+    field: Tensor = torch.fft.irfft(torch.view_as_complex(parts), n=longitudes, dim=-1, norm="ortho")
+    return field
+
+
+def product(matrix: Tensor, waves: Tensor) -> Tensor:
     """A matrix [wavenumber, latitude, latitude] of each wavenumber times [wavenumber, latitude, ...]."""
     return (matrix @ waves.flatten(2)).view_as(waves)
 
 
-def _turned(waves: Tensor) -> Tensor:
+def turned(waves: Tensor) -> Tensor:
     """i times [wavenumber, latitude, part, ...]."""
     return torch.stack([-waves[:, :, 1], waves[:, :, 0]], dim=2)

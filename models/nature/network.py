@@ -17,7 +17,7 @@ from models.constants import EARTH_RADIUS
 from models.nature.routes import HUBS, SEA_LANES
 from models.nature.sounders import PEAKS, brightness, spots, usable
 from models.nature.stations import Stations, spread_out
-from models.nature.truth import Floats, Truth, great_circle, great_circle_distance, to_datetime64
+from models.nature.truth import HIGHEST_LATITUDE, Floats, Truth, great_circle, great_circle_distance, to_datetime64
 
 ErrorTable = Callable[[str, str, Floats], NDArray[np.floating]]
 """(type, variable, pressure in Pa [n], NaN for surface variables) -> 1-sigma error in SI units [n]."""
@@ -42,7 +42,6 @@ _DELAY_MINUTES = {
     "satwind": (60, 120),
     "sounder": (30, 120),
 }
-_HIGHEST_LATITUDE = 87.0  # the truth is not interpolated over the poles
 
 
 @dataclass
@@ -80,7 +79,7 @@ class Network:
 
     def __init__(self, seed: int, stations: Stations, errors: ErrorTable) -> None:
         self.seed, self.errors = seed, errors
-        usable = stations.take(np.flatnonzero(np.abs(stations.latitude) < _HIGHEST_LATITUDE))
+        usable = stations.take(np.flatnonzero(np.abs(stations.latitude) < HIGHEST_LATITUDE))
         rng = np.random.default_rng([seed, 0])
         spread = spread_out(usable, SONDES, int(rng.integers(len(usable))))
         self.sonde_stations = usable.take(spread)
@@ -149,7 +148,7 @@ class Network:
             seconds = np.where(aloft, np.maximum(height - altitude, 0.0) / _ASCENT_SPEED, 0.0)
             time = time + np.round(seconds).astype("timedelta64[s]")
             angle = seconds * (180.0 / np.pi / EARTH_RADIUS)  # degrees of a great circle per m s-1
-            drifted: Floats = np.clip(latitude + values["v"] * angle, -_HIGHEST_LATITUDE, _HIGHEST_LATITUDE)
+            drifted: Floats = np.clip(latitude + values["v"] * angle, -HIGHEST_LATITUDE, HIGHEST_LATITUDE)
             latitude = drifted.round(5)
             parallel: Floats = np.cos(latitude * (np.pi / 180.0))
             longitude = longitude + values["u"] * angle / parallel
@@ -246,7 +245,7 @@ class Network:
             pressure = np.concatenate([climb, np.full(len(cruise_time), cruise)])
             tracks.append((np.full(len(elapsed), flight), departure + elapsed, latitude, longitude, pressure))
         flights, seconds, latitude, longitude, pressure = (np.concatenate(c) for c in zip(*tracks, strict=True))
-        inside = (seconds >= 0) & (seconds < window - 60) & (np.abs(latitude) < _HIGHEST_LATITUDE)
+        inside = (seconds >= 0) & (seconds < window - 60) & (np.abs(latitude) < HIGHEST_LATITUDE)
         flights, seconds, pressure = flights[inside], seconds[inside], pressure[inside]
         latitude, longitude = np.round(latitude[inside], 2), np.round(longitude[inside], 2)
         time = start + np.round(seconds / 60).astype("timedelta64[m]")

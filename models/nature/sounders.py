@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.constants import EARTH_RADIUS
-from models.nature.truth import Floats, Times, Truth
+from models.nature.truth import HIGHEST_LATITUDE, Floats, Times, Truth
 from models.operators.layers import channel_weights
 
 PERIOD_SECONDS, INCLINATION = 101.4 * 60.0, np.deg2rad(98.7)  # of a sun-synchronous orbit 830 km up
@@ -19,7 +19,6 @@ OVER_SEA_ONLY = (
 )
 ABOVE_GROUND = 1.2  # a channel is used where the ground's pressure is this many times its peak's
 _EPOCH = np.datetime64("2000-01-01", "us")
-_HIGHEST_LATITUDE = 87.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def spots(start: np.datetime64, end: np.datetime64) -> Spots:
         latitudes.append(np.round(np.rad2deg(np.arcsin(z)), 2))
         longitudes.append(np.round((longitude + 180.0) % 360.0 - 180.0, 2))
     found = Spots(*(np.concatenate(parts) for parts in (names, times, latitudes, longitudes)))
-    seen = np.flatnonzero(np.abs(found.latitude) < _HIGHEST_LATITUDE)
+    seen = np.flatnonzero(np.abs(found.latitude) < HIGHEST_LATITUDE)
     return Spots(found.station[seen], found.time[seen], found.latitude[seen], found.longitude[seen])
 
 

@@ -14,6 +14,7 @@ from models.constants import EARTH_RADIUS, GAS_CONSTANT
 Floats = NDArray[np.float64]
 Times = NDArray[np.datetime64]
 
+HIGHEST_LATITUDE = 87.0  # degrees; observations are not interpolated over the poles
 UPPER_AIR, SURFACE = ("z", "q", "u", "v", "t"), ("u10", "v10", "t2m", "sp")
 
 

@@ -12,7 +12,7 @@ import torch
 from scipy.special import sph_legendre_p_all
 from torch import Tensor, nn
 
-from models.helmholtz import WIND_PAIRS, Helmholtz
+from models.helmholtz import WIND_PAIRS, Helmholtz, product, to_field, to_waves, turned
 from models.specification import ChannelSpec
 
 
@@ -47,21 +47,17 @@ class SphericalTruncation(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             out = torch.empty_like(x)
-            out[:, self.scalars] = self._field(self.scalar @ self._waves(x[:, self.scalars]), len(x))
+            out[:, self.scalars] = self._field(product(self.scalar, self._waves(x[:, self.scalars])))
             u, v = self._waves(x[:, self.u] * self.u_scale), self._waves(x[:, self.v] * self.v_scale)
-            out[:, self.u] = self._field(self.diagonal @ u + _turned(self.cross @ v), len(x)) / self.u_scale
-            out[:, self.v] = self._field(self.diagonal @ v - _turned(self.cross @ u), len(x)) / self.v_scale
+            out[:, self.u] = self._field(product(self.diagonal, u) + turned(product(self.cross, v))) / self.u_scale
+            out[:, self.v] = self._field(product(self.diagonal, v) - turned(product(self.cross, u))) / self.v_scale
         return out
 
     def _waves(self, x: Tensor) -> Tensor:
-        """[batch, channel, latitude, longitude] -> [wavenumber, latitude, batch * channel * (real, imaginary)]."""
-        waves = torch.fft.rfft(x, dim=-1, norm="ortho")[..., : self.truncation + 1]
-        return torch.view_as_real(waves).permute(3, 2, 0, 1, 4).flatten(2)
+        return to_waves(x, self.truncation)
 
-    def _field(self, waves: Tensor, batch: int) -> Tensor:
-        parts = waves.unflatten(2, (batch, -1, 2)).permute(2, 3, 1, 0, 4).contiguous()
-        field: Tensor = torch.fft.irfft(torch.view_as_complex(parts), n=self.longitudes, dim=-1, norm="ortho")
-        return field
+    def _field(self, waves: Tensor) -> Tensor:
+        return to_field(waves, self.longitudes)
 
 
 def _projection(latitudes: Tensor, truncation: int) -> Tensor:
@@ -70,9 +66,3 @@ def _projection(latitudes: Tensor, truncation: int) -> Tensor:
     p = sph_legendre_p_all(truncation, truncation, np.arccos(nodes[::-1]))[0]  # [n, m, row], integral 1 / (2 pi)
     p = p[:, : truncation + 1] * np.sqrt(2 * np.pi)
     return torch.from_numpy(np.einsum("nmi,nmj,j->mij", p, p, quadrature)).float()
-
-
-def _turned(waves: Tensor) -> Tensor:
-    """i times [..., real and imaginary parts in turn]."""
-    parts = waves.unflatten(-1, (-1, 2))
-    return torch.stack([-parts[..., 1], parts[..., 0]], dim=-1).flatten(-2)

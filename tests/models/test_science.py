@@ -1,5 +1,6 @@
 """The committed configuration of `make science` against the commands that it calls."""
 
+import json
 from pathlib import Path
 
 import click
@@ -45,6 +46,18 @@ def test_every_alignment_of_the_configuration_has_a_recipe() -> None:
         if part.startswith("alignment=")
     }
     assert named and named <= RECIPES | set(alignment_names(science.SHIPPED))
+
+
+def test_a_result_of_fewer_cases_or_another_bundle_is_made_again(tmp_path: Path) -> None:
+    result, command = tmp_path / "table.json", ["python", "-m", "alignda", "evaluate", "one-shot", "--cases", "40"]
+    command += ["--method", "ours", "--method", "3dvar", "--json", "here/table.json"]
+    assert not science.is_done(result, command, "digest")
+    made = ["alignda", "evaluate", "one-shot", "--method", "3dvar", "--method", "ours", "--cases", "40"]
+    result.write_text(json.dumps({"provenance": {"command": made, "bundle_sha256": "digest"}}))
+    assert science.is_done(result, command, "digest") and not science.is_done(result, command, "other")
+    made[-1] = "16"
+    result.write_text(json.dumps({"provenance": {"command": made, "bundle_sha256": "digest"}}))
+    assert not science.is_done(result, command, "digest")
 
 
 def test_unknown_options_would_be_noticed(tmp_path: Path) -> None:
