@@ -33,10 +33,11 @@ CYCLED: dict[str, Choices] = {
     "latent-3dvar": {"cycled_level": (0.2, 0.28, 0.4)},
     "letkf": {
         "horizontal_km": (600.0, 800.0, 1200.0, 1600.0),
-        "additive": (0.5, 1.0, 1.5),
+        "to_prior": (0.0, 0.5, 0.8, 0.9),
         "relaxation": (0.0, 0.5, 0.9),
-        "to_prior": (0.0, 0.5, 0.8),
-        "vertical_ln_p": (0.4, 0.6, 1.0),
+        "additive": (0.3, 1.0, 1.5),
+        "vertical_ln_p": (0.6, 1.0),
+        "static": (0.0, 0.5),
     },
 }
 ONE_SHOT: dict[str, Choices] = {

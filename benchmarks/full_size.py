@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from models.assimilation import AnalysisSettings, Assimilator
 from models.bundle import Bundle
-from models.evaluation.observing import SMALLEST_ERROR
+from models.nature.random_values import SMALLEST_ERROR
 from models.networks.autoencoder import Autoencoder
 from models.observation_operator import ObservationSet
 from models.specification import (

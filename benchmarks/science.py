@@ -19,7 +19,8 @@ import yaml
 
 from models.alignment_card import alignment_names
 from models.bundle import SHIPPED
-from models.evaluation.report import bundle_digest
+from models.evaluation.options import named_alignment
+from models.evaluation.report import alignment_digests, bundle_digest
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -36,10 +37,8 @@ def usable(methods: list[str], alignments: list[str]) -> list[str]:
     """The methods whose alignment, if they name one, exists; the others are told."""
     kept = []
     for method in methods:
-        named = [
-            part.partition("=")[2] for part in method.partition(":")[2].split(",") if part.startswith("alignment=")
-        ]
-        if all(name in alignments for name in named):
+        name = named_alignment(method)
+        if name is None or name in alignments:
             kept.append(method)
         else:
             print(f"left out, there is no such alignment: {method}", flush=True)
@@ -70,12 +69,17 @@ def commands(asked: Configuration, nature: Path, work: Path) -> Iterator[tuple[s
 
 
 def is_done(path: Path, command: list[str], digest: str) -> bool:
-    """Whether there is a result of this bundle (or of none), and of an evaluation with these options and methods."""
+    """Whether there is a result of this bundle (or of none), and of an evaluation with these options, methods and
+    alignments."""
     if not path.exists():
         return False
     provenance = json.loads(path.read_text()).get("provenance", {})
-    if "evaluate" in command and _asked(provenance["command"]) != _asked(command):
-        return False
+    if "evaluate" in command:
+        if _asked(provenance["command"]) != _asked(command):
+            return False
+        methods = [text for option, text in _asked(command) if option == "--method"]
+        if provenance.get("alignments") != alignment_digests(SHIPPED, methods):
+            return False
     return provenance.get("bundle_sha256") in (digest, "random weights")
 
 

@@ -199,14 +199,23 @@ class Assimilator:
             spread = np.hypot(spread, self.background_error(observations, inherited))
         else:
             lowest, spread = 1.0, self.background_error(observations, first)
+        ratio = self.innovation_ratio(observations, departures, spread)
+        return float(first * min(max(ratio, lowest), highest) ** self.confidence(observations))
+
+    def innovation_ratio(self, observations: ObservationSet, departures: Floats, spread: Floats) -> float:
+        """lambda of Wang and Bishop (2003, eq. 14): the background error at the observations in units of `spread` [n], its
+        expected standard deviation there (SI), as the innovations `departures` [n] tell; 1 without observations."""
         if not len(observations):
-            return first
+            return 1.0
         error = self.observation_error(observations)
         limited = np.minimum(np.abs(departures), OUTLIER * np.hypot(error, spread))
-        excess = np.mean((limited / error) ** 2) - 1
-        ratio = float(np.sqrt(max(excess, 0.0) / np.mean((spread / error) ** 2)))
-        weight = len(observations) / (len(observations) + FEW_REPORTS)  # a few reports do not decide
-        return float(first * min(max(ratio, lowest), highest) ** weight)
+        excess = float(np.mean((limited / error) ** 2)) - 1
+        return float(np.sqrt(max(excess, 0.0) / float(np.mean((spread / error) ** 2))))
+
+    @staticmethod
+    def confidence(observations: ObservationSet) -> float:
+        """How much an estimate from these observations counts beside a first guess: a few do not decide."""
+        return len(observations) / (len(observations) + FEW_REPORTS)
 
     def spread_level(self, background: States) -> float:
         """RMS spread of an ensemble over all channels in units of the anomalies: its own background-error level."""
@@ -338,7 +347,7 @@ class Assimilator:
         if guidance == "obsfree" or not len(latent.value):
             return denoiser
         if guidance == "mmps":
-            return Mmps(denoiser, latent, covariance, iterations=iterations)
+            return Mmps(denoiser, latent, covariance, iterations=iterations, warm=iterations == CONVERGED)
         if guidance == "dps":
             return Dps(denoiser, latent, latent.spread())
         return Repaint(denoiser, latent.paint)

@@ -14,8 +14,8 @@ from models.evaluation.ledger import open_ledgers
 from models.evaluation.method import Method
 from models.evaluation.observing import Observing, RandomGrid
 from models.evaluation.one_shot import case_times, run_one_shot
-from models.evaluation.options import create
-from models.evaluation.report import Report, Run, bundle_digest, make_report
+from models.evaluation.options import create, named_alignment
+from models.evaluation.report import Report, Run, alignment_digests, bundle_digest, make_report
 from models.evaluation.truth_run import TruthRun
 from models.evaluation.world import World
 
@@ -59,6 +59,12 @@ class Asked:
             **others,
         )
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """sha256 of the alignment of each method that names one; the file may change under its name."""
+        digests = alignment_digests(self.bundle, self.methods)
+        return {text: digests[name] for text in self.methods if (name := named_alignment(text))}
+
     def protocol(self, **more: Any) -> dict[str, Any]:
         """What the cases depend on, apart from the methods."""
         return {
@@ -86,7 +92,7 @@ def one_shot(asked: Asked, cases: int, observations: str, fraction: float, error
         observing = RandomGrid(world.truth, world.assimilator.spec, scale, fraction, error, asked.seed)
         drawn |= {"fraction": fraction, "error": error}
     protocol = asked.protocol(cases=cases, **drawn)
-    ledgers = open_ledgers(asked.work, asked.methods, protocol)
+    ledgers = open_ledgers(asked.work, asked.methods, protocol, versions=asked.versions)
     run_one_shot(world, methods, ledgers, times, observing, asked.seed, tell)
     run = Run("one-shot", asked.bundle, protocol, asked.reference, asked.block)
     return make_report(world, ledgers, run, times)
@@ -103,7 +109,7 @@ def cycle(asked: Asked, days: float, observations: str, forecast_every: int, tel
         observing = ObservationFile(Path(observations), world.assimilator.spec.step_hours)
     # the length is left out: a longer run goes on from a shorter one
     protocol = asked.protocol(observations=observations, forecast_every=forecast_every)
-    ledgers = open_ledgers(asked.work, asked.methods, protocol, cycling=True)
+    ledgers = open_ledgers(asked.work, asked.methods, protocol, cycling=True, versions=asked.versions)
     run_cycles(world, methods, ledgers, CyclePlan(times, observing, forecast_every, asked.seed), tell)
     run = Run("cycle", asked.bundle, {**protocol, "days": days}, asked.reference, asked.block)
     return make_report(world, ledgers, run, times)

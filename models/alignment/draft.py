@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.alignment.candidates import balance_scores
 from models.alignment.cases import Atmosphere, Case, Cases, Conditioned
+from models.alignment.guided import Observer
 from models.alignment.recipe import DraftMethod
 from models.diffusion.prior import PriorDenoiser
 from models.diffusion.schedule import Level
@@ -24,9 +25,10 @@ from models.rewards import accuracy, fair_crps, fair_energy_score, forecast_skil
 
 
 class Truncated:
-    """A denoiser whose first `total - gradient_steps` evaluations carry no gradient; adds up the anchor of the rest."""
+    """A denoiser whose first `total - gradient_steps` evaluations carry no gradient; adds up the distance of the rest
+    from those of `base`, if one is given."""
 
-    def __init__(self, denoise: PriorDenoiser, base: PriorDenoiser, total: int, gradient_steps: int) -> None:
+    def __init__(self, denoise: PriorDenoiser, base: PriorDenoiser | None, total: int, gradient_steps: int) -> None:
         self.denoise, self.base = denoise, base
         self.free = total - gradient_steps
         self.departure = torch.zeros((), device=denoise.background.device)
@@ -40,6 +42,8 @@ class Truncated:
             with torch.no_grad():
                 return self.denoise(x, level)
         estimate = self.denoise(x, level)
+        if self.base is None:
+            return estimate
         with torch.no_grad():
             base = self.base(x, level)
         self.departure = self.departure + (((estimate - base) / level.sigma) ** 2).mean()
@@ -54,7 +58,8 @@ class DraftLoss:
     ) -> None:
         self.atmosphere, self.base, self.cases, self.method = atmosphere, base, cases, method
         self.network = ChangedNetwork(base, change)
-        self.later_unit = atmosphere.bundle.statistics.channel_errors(atmosphere.spec.error_levels.level[-2])
+        self.observer = Observer(atmosphere, method.observed, cases.seed)
+        self.later_unit = self._unit(atmosphere.spec.error_levels.level[-2])
 
     def __call__(self, step: int) -> Tensor:
         batch = self.method.batch
@@ -63,29 +68,42 @@ class DraftLoss:
             losses = [self._of_case(self.cases[step * batch + k], step) for k in range(batch)]
         return torch.stack(losses).mean()
 
+    def _unit(self, error_level: float) -> Tensor:
+        """What errors are divided by: [channel], in anomaly units. Of a background of this level the mean square is 1."""
+        climate, share = self.atmosphere.bundle.climate, self.method.rewards.by_variance
+        error = self.atmosphere.bundle.statistics.channel_errors(error_level).square()
+        total = (climate.total_std / climate.std).square()
+        return ((1 - share) / error + share / (total * (error / total).mean())).rsqrt()
+
     def _truncated(self, conditioned: Conditioned) -> Truncated:
         method = self.method
         denoise, base = conditioned.denoiser(self.network), conditioned.denoiser(self.base)
-        return Truncated(denoise, base, method.sampler_steps + 1, method.gradient_steps)
+        return Truncated(denoise, base if method.anchor else None, method.sampler_steps + 1, method.gradient_steps)
 
     def _of_case(self, case: Case, step: int) -> Tensor:
         method, weights, area = self.method, self.method.rewards, self.atmosphere.area
         conditioned = Conditioned(self.atmosphere, case)
-        unit = self.atmosphere.bundle.statistics.channel_errors(case.error_level)
+        observed = self.observer.observe(conditioned)
+        unit = self._unit(case.error_level)
         reward = torch.zeros((), device=area.device)
         departure = torch.zeros((), device=area.device)
+        centre: Tensor | None = None
+        if weights.centre or observed is not None:
+            denoise = self._truncated(conditioned)
+            guided = denoise if observed is None else self.observer.centre(denoise, observed)
+            centre = conditioned.centre(guided, method.sampler_steps)
+            reward = reward + weights.centre * accuracy(conditioned.state(centre), case.truth, area, unit).mean()
+            departure = departure + denoise.departure
         if any((weights.accuracy, weights.crps, weights.energy, weights.geostrophic, weights.hydrostatic,
                 weights.forecast)):  # fmt: skip
             generator = torch.Generator().manual_seed(int(np.random.default_rng([self.cases.seed, case.number, 1])
                                                           .integers(2**62)))  # fmt: skip
             denoise = self._truncated(conditioned)
-            x = conditioned.state(conditioned.sample(denoise, method.members, method.sampler_steps, generator))
-            reward = reward + self._of_members(x, case, unit, step)
-            departure = departure + denoise.departure
-        if weights.centre:
-            denoise = self._truncated(conditioned)
-            x = conditioned.state(conditioned.centre(denoise, method.sampler_steps))
-            reward = reward + weights.centre * accuracy(x, case.truth, area, unit).mean()
+            guided = denoise if observed is None else self.observer.members(denoise, observed)
+            w = conditioned.sample(guided, method.members, method.sampler_steps, generator)
+            if observed is not None and centre is not None:  # as an analysis draws its members
+                w = w - w.mean(dim=0, keepdim=True) + centre
+            reward = reward + self._of_members(conditioned.state(w), case, unit, step)
             departure = departure + denoise.departure
         return method.anchor * departure - reward
 

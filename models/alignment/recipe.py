@@ -96,7 +96,11 @@ class PreferenceMethod(StageRecipe):
 
 
 class RewardWeights(Frozen):
-    """Weights of the rewards of direct fine-tuning; the units are in models.alignment.draft."""
+    """Weights of the rewards of direct fine-tuning; the units are in models.alignment.draft.
+
+    `by_variance`: share of the errors that is weighed by the channel's total variance, as the mean over channels of the
+    evaluations is; the rest by the background's error, so that every channel counts alike.
+    """
 
     accuracy: float = 0.0
     centre: float = 0.0
@@ -105,6 +109,16 @@ class RewardWeights(Frozen):
     hydrostatic: float = 0.0
     crps: float = 0.0
     energy: float = 0.0
+    by_variance: float = Field(default=0.0, ge=0, le=1)
+
+
+class ObservedRecipe(Frozen):
+    """Random values of the truth's grid that guide a `share` of the backgrounds' samples: a share of all values and
+    their 1-sigma error in units of the total standard deviation, each drawn evenly from the values given."""
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    fractions: tuple[float, ...] = (0.01, 0.01, 0.03, 0.1)
+    errors: tuple[float, ...] = (0.0, 0.02, 0.05)
 
 
 class DraftMethod(StageRecipe):
@@ -118,6 +132,7 @@ class DraftMethod(StageRecipe):
     sampler_steps: int = 6
     gradient_steps: int = Field(default=2, ge=1)
     rewards: RewardWeights
+    observed: ObservedRecipe = ObservedRecipe()
     anchor: float = 0.0
     forecast_every: int = 1
     """The forecast reward is dear: count it in every n-th step only (with n times its weight)."""

@@ -23,13 +23,13 @@ from models.evaluation.method import Given, States
 
 @dataclass(frozen=True)
 class LetkfSettings:
-    """What was tried on the validation year, and what was not: docs/baselines.md."""
+    """Tuned on the validation year (benchmarks/results/tuning-letkf-40.json, docs/baselines.md)."""
 
     members: int = 40
-    horizontal_km: float = 800.0  # half the distance at which the taper is zero
+    horizontal_km: float = 1200.0  # half the distance at which the taper is zero
     vertical_ln_p: float = 0.6
-    relaxation: float = 0.5  # RTPS
-    to_prior: float = 0.0  # RTPP: share of the background's perturbations, before RTPS
+    relaxation: float = 0.0  # RTPS
+    to_prior: float = 0.5  # RTPP: share of the background's perturbations, before RTPS
     additive: float = 1.0  # standard deviation of the additive draws, in units of the level of a 6 h forecast
     stride: int = 2
     static: float = 0.0  # share of the 3D-Var increment from the LETKF's mean; 0: the plain LETKF

@@ -1,5 +1,7 @@
 """The baselines under the names of `alignda evaluate`, each with its tuned settings as defaults (docs/baselines.md)."""
 
+from dataclasses import replace
+
 from models.assimilation import Assimilator
 from models.baselines.latent_three_d_var import LatentThreeDVar
 from models.baselines.letkf import Letkf, LetkfSettings
@@ -14,9 +16,10 @@ EXPONENT = 0.85
 
 
 def three_d_var(assimilator: Assimilator, options: Options) -> Method:
-    """`3dvar:cycled_level=0.28,factor=1.0,exponent=0.85`."""
-    statistics, settings = _tuned(assimilator, options.typed(**_DEFAULTS))
-    return ThreeDVar(assimilator, statistics, settings)
+    """`3dvar:cycled_level=0.28,factor=1.0,exponent=0.85,innovations=false`."""
+    given = options.typed(**_DEFAULTS, innovations=False)
+    statistics, settings = _tuned(assimilator, given)
+    return ThreeDVar(assimilator, statistics, replace(settings, innovations=given["innovations"]))
 
 
 def three_d_var_from_prior(assimilator: Assimilator, options: Options) -> Method:

@@ -24,6 +24,7 @@ from models.observation_operator import ObservationOperator, TangentLinear
 Linear = Callable[[Tensor], Tensor]
 ITERATIONS, TOLERANCE = 1000, 1e-4
 OUTER_LOOPS = 3  # where H is not linear
+BOUNDS = (0.4, 2.5)  # of what innovations may change the level by
 LOG = logging.getLogger(__name__)
 
 
@@ -128,16 +129,29 @@ class VarianceSettings:
 
     `cycled_level` for a background of one step, which in this protocol comes out of the method's own cycle and
     carries the errors of its analyses; `factor` times the bundle's level of a forecast from the truth at 48 h;
-    in between linear in the logarithms.
+    in between linear in the logarithms. With `innovations` that level is a first guess, which the departures of each
+    analysis scale by `innovation_ratio`, within `BOUNDS` (Wang and Bishop 2003).
     """
 
     cycled_level: float
     factor: float = 1.0
+    innovations: bool = False
 
     def level(self, assimilator: Assimilator, lead_hours: float) -> float:
         step = assimilator.spec.step_hours
         ends = np.log([self.cycled_level, self.factor * assimilator.error_level(48.0)])
         return float(np.exp(np.interp(np.log(max(lead_hours, step)), np.log([step, 48.0]), ends)))
+
+    def level_given(self, assimilator: Assimilator, given: Given) -> float:
+        """The level of this background, innovations counted if they are asked for."""
+        first, observations = self.level(assimilator, given.lead_hours), given.observations
+        if not self.innovations:
+            return first
+        departures = observations.value - assimilator.equivalents(given.background, observations).mean(axis=0)
+        ratio = assimilator.innovation_ratio(
+            observations, departures, assimilator.background_error(observations, first)
+        )
+        return float(first * np.clip(ratio, *BOUNDS) ** assimilator.confidence(observations))
 
 
 def to_states(assimilator: Assimilator, members: Tensor) -> States:
@@ -176,7 +190,7 @@ class ThreeDVar:
     def analyse(self, given: Given) -> States:
         background = self.first_guess(given)
         observed = Observed.of(self.assimilator, given)
-        level = self.settings.level(self.assimilator, given.lead_hours)
+        level = self.settings.level_given(self.assimilator, given)
         covariance = self.statistics.at(level)
         increment = torch.zeros_like(background)
         for _ in range(1 if observed.operator.linear else OUTER_LOOPS):

@@ -2,13 +2,14 @@
 
 WORK/protocol.json          what was asked; a run with other settings is refused
 WORK/<method>/cases.jsonl   one line per finished case
+WORK/<method>/version       sha256 of the alignment that made them, where the method names one
 WORK/<method>/state.npz     cycling: the ensemble that the next cycle starts from, and its valid time
 """
 
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +28,7 @@ class LedgerError(ValueError):
 class Ledger:
     """The finished cases of one method, in order of time, and its state. Without a folder everything is in memory."""
 
-    def __init__(self, folder: Path | None, method: str, cycling: bool = False) -> None:
+    def __init__(self, folder: Path | None, method: str, cycling: bool = False, version: str = "") -> None:
         self.method, self._cycling = method, cycling
         self.cases: dict[datetime, CaseScores] = {}
         self.background: States | None = None
@@ -36,7 +37,16 @@ class Ledger:
         self._folder = folder / _file_name(method) if folder else None
         if self._folder:
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._check(self._folder / "version", version)
             self._load(self._folder)
+
+    def _check(self, path: Path, version: str) -> None:
+        begun = path.read_text() if path.exists() else None
+        if begun is not None and begun != version:
+            raise LedgerError(f"{path.parent} holds cases of {self.method} with another alignment of that name."
+                              " Delete that folder")  # fmt: skip
+        if version:
+            path.write_text(version)
 
     def _load(self, folder: Path) -> None:
         lines = (folder / "cases.jsonl").read_text().splitlines() if (folder / "cases.jsonl").exists() else []
@@ -73,9 +83,14 @@ class Ledger:
 
 
 def open_ledgers(
-    work: Path | None, methods: Sequence[str], protocol: dict[str, Any], cycling: bool = False
+    work: Path | None,
+    methods: Sequence[str],
+    protocol: dict[str, Any],
+    cycling: bool = False,
+    versions: Mapping[str, str] | None = None,
 ) -> dict[str, Ledger]:
-    """A ledger per method. Raises LedgerError when `work` was begun with another protocol.
+    """A ledger per method; `versions` of what a method's text names but does not fix. Raises LedgerError when `work` was
+    begun with another protocol, or a method in it with another version.
 
     Methods may be added to a work folder: they catch up on the same cases.
     """
@@ -89,7 +104,7 @@ def open_ledgers(
                 told = "; ".join(f"{key} was {begun.get(key)!r}, now {wanted.get(key)!r}" for key in differing)
                 raise LedgerError(f"{work} holds another evaluation: {told}. Choose another folder")
         _replace(path, json.dumps(wanted, indent=1).encode())
-    return {name: Ledger(work, name, cycling) for name in methods}
+    return {name: Ledger(work, name, cycling, (versions or {}).get(name, "")) for name in methods}
 
 
 def _file_name(method: str) -> str:

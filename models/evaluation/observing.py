@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from models.evaluation.truth_run import TruthRun
 from models.nature.clean import clean_reports
 from models.nature.network import Network
+from models.nature.random_values import random_values
 from models.observation_operator import ObservationSet
 from models.specification import BundleSpec
-
-SMALLEST_ERROR = 0.01  # of a random grid value, in units of `total_std`, as every method is told it
 
 
 class Observing(Protocol):
@@ -37,12 +36,7 @@ def case_seed(seed: int, valid_time: datetime) -> int:
 
 @dataclass(frozen=True)
 class RandomGrid:
-    """A share of all grid values of all channels, drawn anew for every case, observed at their grid points.
-
-    `error` in units of `total_std` [channel] (SI) is the standard deviation of the noise. The methods are told that
-    error, but never less than `SMALLEST_ERROR`: without an error R has no inverse (some methods add what the
-    autoencoder cannot carry, `Assimilator.observation_error`).
-    """
+    """A share of all grid values of all channels, drawn anew for every case (`models.nature.random_values`)."""
 
     truth: TruthRun
     spec: BundleSpec
@@ -53,20 +47,9 @@ class RandomGrid:
     screened: bool = True
 
     def at(self, valid_time: datetime) -> ObservationSet:
-        state = self.truth.state(valid_time)
         generator = np.random.default_rng([case_seed(self.seed, valid_time), 1])
-        chosen = np.sort(generator.choice(state.size, round(self.fraction * state.size), replace=False))
-        channel, row, column = np.unravel_index(chosen, state.shape)
-        sigma = self.error * np.asarray(self.total_std, np.float64)[channel]
-        levels = np.array([np.nan if c.level is None else 100.0 * c.level for c in self.spec.channels])
-        return ObservationSet(
-            variable=np.array([c.variable for c in self.spec.channels])[channel],
-            pressure=levels[channel],
-            latitude=np.array(self.spec.grid.latitudes)[row],
-            longitude=np.array(self.spec.grid.longitudes)[column],
-            value=state.reshape(-1)[chosen] + sigma * generator.standard_normal(len(chosen)),
-            error=np.maximum(sigma, SMALLEST_ERROR * np.asarray(self.total_std, np.float64)[channel]),
-        )
+        state = self.truth.state(valid_time)
+        return random_values(state, self.spec, self.total_std, self.fraction, self.error, generator)
 
 
 @dataclass(frozen=True)

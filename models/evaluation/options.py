@@ -71,6 +71,19 @@ class Named:
         return self.method.analyse(given)
 
 
+def named_alignment(text: str) -> str | None:
+    """The alignment that a method's text names, if any."""
+    pairs = (part.partition("=") for part in text.partition(":")[2].split(","))
+    return next((value for key, _, value in pairs if key == "alignment" and value), None)
+
+
+def unaligned(text: str) -> str:
+    """The text of the same method without its alignment."""
+    name, _, rest = text.partition(":")
+    kept = [part for part in rest.split(",") if part and not part.startswith("alignment=")]
+    return f"{name}:{','.join(kept)}" if kept else name
+
+
 def create(text: str, assimilator: "Assimilator") -> "Method":
     """The method that `text` names; the text is its name in the results.
 

@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.alignment_card import weights_path
 from models.bundle import file_digest
 from models.evaluation.intervals import Comparison, Interval
 from models.evaluation.ledger import Ledger
+from models.evaluation.options import named_alignment, unaligned
 from models.evaluation.scoring import CaseScores
 from models.evaluation.summary import MethodSummary, all_scores, channel_name, compare, summarise
 from models.evaluation.world import World
@@ -49,6 +51,7 @@ class Provenance(Frozen):
     torch: str
     bundle: str
     bundle_sha256: str
+    alignments: dict[str, str]
     truth: str
 
 
@@ -67,10 +70,11 @@ class Case(Frozen):
 
 
 class MethodReport(Frozen):
-    """A method: its summary, how it stands to the reference, its cases."""
+    """A method: its summary, how it stands to the reference and, aligned, to itself without the alignment, its cases."""
 
     summary: MethodSummary
     against_reference: dict[str, Comparison] | None
+    against_unaligned: dict[str, Comparison] | None
     cases: list[Case]
 
 
@@ -100,14 +104,21 @@ class Run:
 
 
 def bundle_digest(folder: Path) -> str:
-    """One sha256 for a bundle: of the lines "name sha256" of bundle.json and all weights in it, sorted by name."""
-    files = [folder / "bundle.json", *folder.rglob("*.safetensors")]
-    lines = sorted(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n" for path in files)
+    """One sha256 for a bundle without its alignments: of the lines "name sha256" of bundle.json and the weights beside
+    it, sorted by name."""
+    files = [folder / "bundle.json", *folder.glob("*.safetensors")]
+    lines = sorted(f"{path.name} {file_digest(path)}\n" for path in files)
     return sha256("".join(lines).encode()).hexdigest()
 
 
-def provenance(world: World, bundle: Path) -> Provenance:
-    """Of this process, now."""
+def alignment_digests(bundle: Path, methods: Iterable[str]) -> dict[str, str]:
+    """sha256 of the weights of every alignment that these methods name."""
+    names = sorted({name for name in map(named_alignment, methods) if name})
+    return {name: file_digest(weights_path(bundle, name)) for name in names}
+
+
+def provenance(world: World, bundle: Path, methods: Iterable[str] = ()) -> Provenance:
+    """Of this process, now, and of the alignments that the methods name."""
     spec, device = world.assimilator.spec, world.assimilator.device
     return Provenance(
         command=[Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -119,6 +130,7 @@ def provenance(world: World, bundle: Path) -> Provenance:
         torch=torch.__version__,
         bundle=spec.name,
         bundle_sha256=bundle_digest(bundle),
+        alignments=alignment_digests(bundle, methods),
         truth=world.truth.path.name,
     )
 
@@ -141,6 +153,9 @@ def make_report(world: World, ledgers: dict[str, Ledger], run: Run, times: Seque
         name: MethodReport(
             summary=summarise(mine, spec, scale, run.block),
             against_reference=None if name == run.reference else compare(mine, reference, spec, scale, run.block),
+            against_unaligned=compare(mine, cases[unaligned(name)], spec, scale, run.block)
+            if named_alignment(name) and cases.get(unaligned(name))
+            else None,
             cases=[_in_short(case, world) for case in mine],
         )
         for name, mine in cases.items()
@@ -149,7 +164,7 @@ def make_report(world: World, ledgers: dict[str, Ledger], run: Run, times: Seque
     return Report(
         format=FORMAT,
         kind=run.kind,
-        provenance=provenance(world, run.bundle),
+        provenance=provenance(world, run.bundle, ledgers),
         protocol=run.protocol,
         block_hours=run.block / timedelta(hours=1),
         reference=run.reference,

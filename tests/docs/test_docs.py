@@ -197,6 +197,7 @@ def test_the_document_of_an_evaluation_is_documented_as_it_is_written() -> None:
         "methods.*.summary.ranks.*.": ranks.Flatness,
         "methods.*.summary.spectra.*.": scoring.Spectra,
         "methods.*.against_reference.*.": intervals.Comparison,
+        "methods.*.against_unaligned.*.": intervals.Comparison,
         "methods.*.cases[].": report.Case,
     }
     keys = {row[0].strip("`") for row in table_rows("evaluation.md", "## The document")}

@@ -2,26 +2,30 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models.alignment_card import weights_path
 from models.assimilation import Assimilator
 from models.evaluation.cycling import CyclePlan, cycle_times, run_cycles
 from models.evaluation.ledger import Ledger, LedgerError, open_ledgers
 from models.evaluation.method import Given, Method, States
-from models.evaluation.observing import SMALLEST_ERROR, RandomGrid
+from models.evaluation.observing import RandomGrid
 from models.evaluation.one_shot import case_times, run_one_shot
-from models.evaluation.options import MethodError, create
+from models.evaluation.options import MethodError, create, named_alignment, unaligned
 from models.evaluation.quality import without_gross_errors
 from models.evaluation.report import Report, Run, make_report, table, write_json
 from models.evaluation.scoring import CaseScores
 from models.evaluation.truth_run import TruthRun
 from models.evaluation.world import World
+from models.nature.random_values import SMALLEST_ERROR
 from tests.models.conftest import HELD_OUT_FROM, Trained
 from tests.models.synthetic import CHANNELS, gaussian_grid, write_nature
 
@@ -134,6 +138,7 @@ def test_the_truth_as_analysis_has_no_error_and_the_reports_agree_with_hand_sums
     assert found.wrmse["analysis_mean"] == found.wrmse["background"]
     against = report.methods["perfect"].against_reference
     assert against and against["mse_analysis_mean"].ratio.estimate == 0
+    assert report.methods["perfect"].against_unaligned is None
 
     write_json(report, tmp_path / "report.json")
     again = Report.model_validate(json.loads((tmp_path / "report.json").read_text()))
@@ -142,6 +147,42 @@ def test_the_truth_as_analysis_has_no_error_and_the_reports_agree_with_hand_sums
         again.provenance.bundle_sha256 == report.provenance.bundle_sha256 and len(again.provenance.bundle_sha256) == 64
     )
     assert "perfect" in table(report) and "ratio to free" in table(report)
+
+
+def test_an_aligned_method_is_compared_with_itself_without_the_alignment(
+    world: World, observing: RandomGrid, tmp_path: Path, trained: Trained
+) -> None:
+    """With the same noise: the difference is what the alignment does, here halving the error of the background."""
+    bundle = Path(shutil.copytree(trained.bundle, tmp_path / "bundle"))
+    weights_path(bundle, "half").parent.mkdir(exist_ok=True)
+    weights_path(bundle, "half").write_bytes(b"weights")
+    plain, aligned = "ours:members=1", "ours:members=1,alignment=half"
+
+    def halved(given: Given) -> States:
+        return ((given.background + world.truth.state(given.valid_time)) / 2).astype(np.float32)
+
+    methods = [Made(plain, lambda given: given.background), Made(aligned, halved)]
+    times = case_times(world.truth, START, HELD_OUT_FROM - timedelta(days=3), 3)
+    ledgers = open_ledgers(None, [plain, aligned], {})
+    run_one_shot(world, methods, ledgers, times, observing, 0, silent)
+    report = make_report(world, ledgers, Run("one-shot", bundle, {}, plain, timedelta(days=1)), times)
+    found = report.methods[aligned].against_unaligned
+    assert found and found["mse_analysis_mean"].ratio.estimate == pytest.approx(0.25, rel=1e-3)
+    assert report.methods[plain].against_unaligned is None
+    assert report.provenance.alignments == {"half": sha256(b"weights").hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("text", "without", "name"),
+    [
+        ("ours:guidance=dps,alignment=a,steps=16", "ours:guidance=dps,steps=16", "a"),
+        ("ours:alignment=a", "ours", "a"),
+        ("ours:steps=4", "ours:steps=4", None),
+        ("ours", "ours", None),
+    ],
+)
+def test_the_alignment_that_a_text_names_and_the_text_without_it(text: str, without: str, name: str | None) -> None:
+    assert unaligned(text) == without and named_alignment(text) == name
 
 
 def _edges(latitudes: np.ndarray) -> np.ndarray:
@@ -225,6 +266,13 @@ def test_a_work_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     open_ledgers(tmp_path, ["free", "ours"], {"seed": 1, "fraction": 0.01})
     with pytest.raises(LedgerError, match="seed was 1, now 2"):
         open_ledgers(tmp_path, ["free"], {"seed": 2, "fraction": 0.01})
+    aligned = {"ours:alignment=a": "first"}
+    open_ledgers(tmp_path, list(aligned), {"seed": 1, "fraction": 0.01}, versions=aligned)
+    open_ledgers(tmp_path, list(aligned), {"seed": 1, "fraction": 0.01}, versions=aligned)
+    with pytest.raises(LedgerError, match="another alignment"):
+        open_ledgers(
+            tmp_path, list(aligned), {"seed": 1, "fraction": 0.01}, versions={"ours:alignment=a": "trained again"}
+        )
 
 
 def test_a_method_that_diverges_is_given_up_and_the_others_go_on(

@@ -172,6 +172,49 @@ def test_repaint_keeps_what_is_not_observed_and_paints_what_is(problem: Problem)
     torch.testing.assert_close(painted[:, 2:], problem(x, level)[:, 2:])
 
 
+def test_conjugate_gradients_from_a_first_guess_reach_the_same_solution_sooner() -> None:
+    root = noise(20, 12)
+    matrix = root.T @ root + torch.eye(SIZE, dtype=torch.float64)
+    b, runs = noise(21, 3), [0]
+
+    def times(v: Tensor) -> Tensor:
+        runs[0] += 1
+        return v @ matrix
+
+    cold = conjugate_gradients(times, b, 30, 1e-10)
+    of_cold = runs[0]
+    exact = torch.linalg.solve(matrix, b.T).T
+    along_one_axis = torch.linalg.eigh(matrix).eigenvectors[:, 2]
+    warm = conjugate_gradients(times, b, 30, 1e-10, exact + along_one_axis)
+    torch.testing.assert_close(cold, exact, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(warm, exact, rtol=1e-8, atol=1e-10)
+    assert of_cold == SIZE and runs[0] - of_cold == 2  # the residual of the guess, and one step
+    # nothing is left to do where the guess is the solution: one product tells
+    runs[0] = 0
+    assert conjugate_gradients(times, b, 30, 1e-6, exact).equal(exact) and runs[0] == 1
+
+
+def test_guidance_that_goes_on_from_its_last_solution_spares_iterations_and_nothing_else() -> None:
+    """The zero-noise sample of a Gaussian is the posterior mean, and R^-1/2 (y - h(x_a)) solves every level's system."""
+    problem, products = Problem(observed=5), [0]
+    plain = problem.jacobian
+
+    def counted(dx: Tensor) -> Tensor:
+        products[0] += 1
+        return plain(dx)
+
+    problem.jacobian = counted  # type: ignore[method-assign]
+    spent = {}
+    for warm in (False, True):
+        products[0] = 0
+        guide = Mmps(problem, problem, problem.covariance_times, iterations=50, tolerance=1e-4, warm=warm)
+        start = levels(16)[0].alpha * problem.posterior_mean[None]
+        found = dpm_solver(guide, start, 16, stochastic=False)
+        torch.testing.assert_close(found[0], problem.posterior_mean, rtol=1e-3, atol=1e-3)
+        spent[warm] = products[0]
+    assert spent[True] < 0.7 * spent[False], spent
+
+
 def test_conjugate_gradients_solve_each_member_and_survive_an_indefinite_matrix() -> None:
     generator = torch.Generator().manual_seed(5)
     root = torch.randn(8, 8, generator=generator, dtype=torch.float64)

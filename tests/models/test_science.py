@@ -11,6 +11,7 @@ from benchmarks import science
 from benchmarks.baselines import method_text, search
 from models.alignment_card import alignment_names
 from models.evaluation.options import METHODS
+from models.evaluation.report import alignment_digests
 
 ASKED = science.configuration()
 RECIPES = {path.stem for path in (science.HERE.parent / "models/alignment/recipes").glob("*.yaml")}
@@ -53,10 +54,22 @@ def test_a_result_of_fewer_cases_or_another_bundle_is_made_again(tmp_path: Path)
     command += ["--method", "ours", "--method", "3dvar", "--json", "here/table.json"]
     assert not science.is_done(result, command, "digest")
     made = ["alignda", "evaluate", "one-shot", "--method", "3dvar", "--method", "ours", "--cases", "40"]
-    result.write_text(json.dumps({"provenance": {"command": made, "bundle_sha256": "digest"}}))
+    result.write_text(json.dumps({"provenance": {"command": made, "bundle_sha256": "digest", "alignments": {}}}))
     assert science.is_done(result, command, "digest") and not science.is_done(result, command, "other")
     made[-1] = "16"
-    result.write_text(json.dumps({"provenance": {"command": made, "bundle_sha256": "digest"}}))
+    result.write_text(json.dumps({"provenance": {"command": made, "bundle_sha256": "digest", "alignments": {}}}))
+    assert not science.is_done(result, command, "digest")
+
+
+def test_a_result_of_an_alignment_that_was_trained_again_is_made_again(tmp_path: Path) -> None:
+    name = alignment_names(science.SHIPPED)[0]
+    result, command = tmp_path / "table.json", ["alignda", "evaluate", "one-shot", "--method", f"ours:alignment={name}"]
+    digests = alignment_digests(science.SHIPPED, [f"ours:steps=8,alignment={name}"])
+    assert list(digests) == [name]
+    told = {"command": command, "bundle_sha256": "digest", "alignments": digests}
+    result.write_text(json.dumps({"provenance": told}))
+    assert science.is_done(result, command, "digest")
+    result.write_text(json.dumps({"provenance": {**told, "alignments": {name: "of last week"}}}))
     assert not science.is_done(result, command, "digest")
 
 

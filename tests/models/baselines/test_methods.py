@@ -21,7 +21,9 @@ from models.scores import mean_square_error
 from tests.models.baselines.conftest import Case
 
 VARIANCE = VarianceSettings(0.2)
-GLOBAL = LetkfSettings(members=12, horizontal_km=1e9, vertical_ln_p=1e9, relaxation=0.0, additive=0.0, stride=1)
+GLOBAL = LetkfSettings(
+    members=12, horizontal_km=1e9, vertical_ln_p=1e9, relaxation=0.0, to_prior=0.0, additive=0.0, stride=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +218,22 @@ def test_letkf_refuses_an_ensemble_of_another_size(
     given = replace(case.given, background=np.repeat(case.given.background, 5, axis=0))
     with pytest.raises(ValueError, match="5 members"):
         Letkf(assimilator, statistics, VARIANCE, GLOBAL).analyse(given)
+
+
+@pytest.mark.parametrize("wider", [0.7, 1.0, 1.6])
+def test_innovations_tell_the_level_of_three_d_var(assimilator: Assimilator, case: Case, wider: float) -> None:
+    """Departures drawn with `wider` times the background error that the level stands for: the level is found."""
+    following = VarianceSettings(0.2, innovations=True)
+    error = assimilator.observation_error(case.given.observations)
+    expected = np.hypot(error, wider * assimilator.background_error(case.given.observations, 0.2))
+    first = assimilator.equivalents(case.given.background, case.given.observations)[0]
+    value = first + expected * np.random.default_rng(0).standard_normal(len(error))
+    given = replace(case.given, observations=replace(case.given.observations, value=value), lead_hours=6.0)
+    confidence = assimilator.confidence(given.observations)
+    assert following.level_given(assimilator, given) == pytest.approx(0.2 * wider**confidence, rel=0.08)
+    assert VARIANCE.level_given(assimilator, given) == pytest.approx(0.2)
+    nothing = replace(given, observations=given.observations.select(np.zeros(len(error), bool)))
+    assert following.level_given(assimilator, nothing) == pytest.approx(0.2)
 
 
 def test_baselines_leave_the_autoencoder_out_of_r(assimilator: Assimilator, case: Case) -> None:
