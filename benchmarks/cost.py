@@ -9,7 +9,7 @@ of the denoiser. Seconds are medians over the cases, so that compiling, in the f
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +59,7 @@ class Configured:
     def _switched(self) -> Iterator[None]:
         with ExitStack() as switches:
             if self.iterations:
-                switches.enter_context(patch("models.assimilation.Mmps", partial(Mmps, iterations=self.iterations)))
+                switches.enter_context(patch("models.assimilation.Mmps", stopped_after(self.iterations)))
             if self.single:  # the variance of DPS itself, without SDA's term
                 switches.enter_context(patch("models.assimilation.Dps", partial(Dps, gamma=0.0)))
             if not self.bfloat16:
@@ -67,6 +67,11 @@ class Configured:
             if self.compiled and self.world:
                 switches.enter_context(compiled(self.world))
             yield
+
+
+def stopped_after(iterations: int) -> Callable[..., Mmps]:
+    """Mmps with so many iterations of conjugate gradients, whatever it is asked for."""
+    return lambda *arguments, **options: Mmps(*arguments, **{**options, "iterations": iterations})
 
 
 @contextmanager

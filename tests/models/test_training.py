@@ -85,6 +85,15 @@ def test_whitened_errors_have_about_unit_variance_at_every_level(trained: Traine
         assert 0.5 < samples.var().item() < 1.05  # ten waves span few components: the ridge takes a part
 
 
+def test_a_prior_made_in_a_training_step_is_that_of_any_other_time(trained: Trained) -> None:
+    statistics = Bundle.load(trained.bundle).statistics
+    expected = statistics.at(0.3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = statistics.at(0.3)
+    assert made.root.equal(expected.root) and made.root.dtype == torch.float32
+    assert made.gaussian.values.equal(expected.gaussian.values)
+
+
 def test_a_finished_training_is_left_alone(trained: Trained, tmp_path: Path) -> None:
     work = tmp_path / "work"
     shutil.copytree(trained.work, work, symlinks=True)
