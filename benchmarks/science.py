@@ -55,7 +55,7 @@ def evaluation(asked: Configuration, name: str, nature: Path, work: Path, alignm
         arguments += [f"--{option}", str(value)]
     for method in usable(entry["methods"], alignments):
         arguments += ["--method", method]
-    return [*arguments, "--work", str(work / name), "--json", str(RESULTS / f"{name}.json")]
+    return [*arguments, "--work", str(work / name), "--json", str((RESULTS / f"{name}.json").relative_to(HERE.parent))]
 
 
 def commands(asked: Configuration, nature: Path, work: Path) -> Iterator[tuple[str, list[str]]]:
@@ -64,7 +64,14 @@ def commands(asked: Configuration, nature: Path, work: Path) -> Iterator[tuple[s
     for name in asked["evaluate"]:
         yield name, [sys.executable, "-m", "alignda", *evaluation(asked, name, nature, work, alignments)]
     for name, (module, *arguments) in asked["benchmarks"].items():
-        command = [sys.executable, "-m", f"benchmarks.{module}", *arguments, "--out", str(RESULTS / f"{name}.json")]
+        command = [
+            sys.executable,
+            "-m",
+            f"benchmarks.{module}",
+            *arguments,
+            "--out",
+            str((RESULTS / f"{name}.json").relative_to(HERE.parent)),
+        ]
         yield name, [*command, "--nature", str(nature)]
 
 
