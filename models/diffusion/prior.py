@@ -98,9 +98,8 @@ class ErrorStatistics(nn.Module):
     def at(self, error_level: float) -> LevelPrior:
         """Whitening and Gaussian reference at `error_level`; below the lowest level those of it, scaled down."""
         weights = self.weights(error_level)
-        with torch.autocast(
-            weights.device.type, enabled=False
-        ):  # a prior may be made, and kept, inside a training step
+        # a prior may be made, and kept, inside a training step
+        with torch.autocast(weights.device.type, enabled=False):
             root = torch.einsum("n,nrkl->rkl", weights, self.root.float()) * self._below(error_level)
             covariance = torch.einsum("n,nkmij->kmij", weights, self.covariance.float())
         gaussian = ZonalGaussian(covariance).to(root.device)
