@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.nn import functional
 
 from models.assimilation import AnalysisSettings, Assimilator
 from models.bundle import Bundle
-from models.nature.random_values import SMALLEST_ERROR
+from models.nature.random_values import SMALLEST_ERROR, random_values
 from models.networks.autoencoder import Autoencoder
 from models.observation_operator import ObservationSet
 from models.specification import (
@@ -133,19 +134,10 @@ def full_size_bundle() -> Bundle:
 
 
 def observations(spec: BundleSpec, background: np.ndarray[Any, Any]) -> ObservationSet:
-    """1 % of the grid values, off the background by noise."""
-    generator = np.random.default_rng(SEED)
-    chosen = np.sort(generator.choice(background.size, background.size // 100, replace=False))
-    channel, row, column = np.unravel_index(chosen, background.shape[1:])
-    levels = np.array([np.nan if c.level is None else 100.0 * c.level for c in spec.channels])
-    return ObservationSet(
-        variable=np.array([c.variable for c in spec.channels])[channel],
-        pressure=levels[channel],
-        latitude=np.array(spec.grid.latitudes)[row],
-        longitude=np.array(spec.grid.longitudes)[column],
-        value=background.reshape(-1)[chosen] + 0.3 * generator.standard_normal(len(chosen)),
-        error=np.full(len(chosen), SMALLEST_ERROR),
-    )
+    """1 % of the grid values, off the background by noise, with errors as small as methods are ever told."""
+    unit = np.ones(len(spec.channels))
+    drawn = random_values(background[0], spec, unit, 0.01, 0.3, np.random.default_rng(SEED))
+    return replace(drawn, error=np.full(len(drawn), SMALLEST_ERROR))
 
 
 def seconds(run: Callable[[], object], device: torch.device, repeats: int) -> float:

@@ -1,7 +1,8 @@
 """The analysis and the forecast of one cycle, on arrays in SI units: what the worker calls.
 
 An analysis is an ensemble of guided samples of p(z | z_b, s) and their centre, the zero-noise sample (the mean of
-the posterior where it is Gaussian). x_a = x_b + D(z_a) - D(z_b): what the autoencoder cannot carry stays.
+the posterior where it is Gaussian). x_a = x_b + P (D(z_a) - D(z_b)): what the autoencoder cannot carry stays, and the
+increment is cut to the truncation of the atmosphere (P, as in a forecast step).
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from models.diffusion.denoiser import Denoiser
 from models.diffusion.guidance import Covariance, Dps, Mmps, Repaint
 from models.diffusion.prior import PriorDenoiser
 from models.diffusion.samplers import ancestral, dpm_solver, heun, part_of
-from models.ensemble import updated, with_model_error
+from models.ensemble import updated, with_model_error, without_negative
 from models.grid import area_weights
 from models.latent_observations import LatentObservations
 from models.networks.layers import pad_sphere
@@ -44,6 +45,9 @@ FEW_REPORTS = 200.0  # as many count as much as the first guess
 FEWEST_MEMBERS_FOR_SPREAD = 8
 # Chosen on the validation year (docs/science.md).
 CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled ensemble
+# Of the error that is added to the members for each model step, in units of the bundle's table: of the other channels
+# and of moisture. The table is of forecasts from the truth, made by an earlier forecast model.
+MODEL_ERROR_DRY, MODEL_ERROR_MOIST = 0.75, 1.5
 MODULATION_BOUNDS = (0.3, 2.0)
 # Conjugate gradients of guidance: with B until they converge; with the poorer Gaussian reference stopped early, which holds back
 # what it would make of real soundings far from its climate (docs/science.md, real soundings).
@@ -317,8 +321,9 @@ class Assimilator:
             state = latent.state(centre) + updated(perturbations, latent.linearised(centre), noise)
         else:
             state = latent.state(self._sample(guided, guided_centre, z_b, settings, noise, progress))
+        state = anomaly + self.bundle.forecast.cut(state - anomaly)
         members = climate.denormalise(state, valid_time)
-        members[:, self.moisture] = members[:, self.moisture].clamp_min(0.0)
+        members[:, self.moisture] = without_negative(members[:, self.moisture])
         if not bool(torch.isfinite(members).all()):
             raise FloatingPointError("the analysis holds values that are not finite")
         return AnalysisResult(members.cpu().numpy(), denoiser.evaluations)
@@ -333,7 +338,9 @@ class Assimilator:
         Never down: see `estimate_error_level`.
         """
         model_error = self.bundle.statistics.at(self.error_level(self.spec.step_hours))
-        out = with_model_error(perturbations, model_error, self.bundle.autoencoder, noise)
+        amplitude = torch.full((perturbations.shape[1], 1, 1), MODEL_ERROR_DRY, device=self.device)
+        amplitude[self.moisture] = MODEL_ERROR_MOIST
+        out = with_model_error(perturbations, model_error, self.bundle.autoencoder, noise, amplitude)
         return out * max(1.0, error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
 
     def _guide(

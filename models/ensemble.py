@@ -24,14 +24,30 @@ def centred(perturbations: Tensor) -> Tensor:
     return scale * (perturbations - perturbations.mean(dim=0))
 
 
+def without_negative(members: Tensor) -> Tensor:
+    """Members [member, ...] of a quantity that is never negative, with the mean that they had where that is not negative.
+
+    Setting the negative ones to zero alone would raise the mean: where a quantity is close to zero, as moisture aloft,
+    every analysis would moisten it. So the others are scaled down to the mean.
+    """
+    mean, kept = members.mean(dim=0).clamp_min(0.0), members.clamp_min(0.0)
+    raised = kept.mean(dim=0)
+    return kept * torch.where(raised > mean, mean / raised, 1.0)
+
+
 def with_model_error(
-    perturbations: Tensor, prior: LevelPrior, coder: Autoencoder, generator: torch.Generator
+    perturbations: Tensor,
+    prior: LevelPrior,
+    coder: Autoencoder,
+    generator: torch.Generator,
+    amplitude: Tensor | float = 1.0,
 ) -> Tensor:
-    """Add a sample of `prior`, the error of one model step, to each of [member, channel, latitude, longitude]."""
+    """Add a sample of `prior`, the error of one model step, times `amplitude` (that broadcasts), to each of
+    [member, channel, latitude, longitude]."""
     shape = (len(perturbations), prior.root.shape[-1], prior.root.shape[0], prior.gaussian.longitudes)
     noise = torch.randn(shape, generator=generator, device=perturbations.device)
     sample = coder.decode_linear(prior.colour(prior.gaussian.sample(noise)))
-    return perturbations + centred(sample)
+    return perturbations + amplitude * centred(sample)
 
 
 def updated(perturbations: Tensor, latent: LatentObservations, generator: torch.Generator) -> Tensor:

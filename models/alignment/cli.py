@@ -24,7 +24,7 @@ from models.alignment.preference_training import (
 from models.alignment.preferences import PAIRS, make_pairs, write_pairs
 from models.alignment.recipe import AlignmentRecipe, CandidatesRecipe, PreferenceMethod, PreferencesRecipe
 from models.alignment.validation import compared, validation_scores
-from models.alignment_card import AlignmentCard, weights_path, write_card
+from models.alignment_card import AlignmentCard, read_card, weights_path, write_card
 from models.bundle import Bundle, file_digest
 from models.networks.denoiser import DenoiserNetwork
 from models.networks.low_rank import ChangedNetwork, LowRankChange
@@ -67,6 +67,8 @@ class Alignment:
         self.atmosphere = Atmosphere(self.bundle, chosen)
         self.denoiser_digest = self.bundle.spec.files["denoiser.safetensors"]
         whole = recipe.model_dump(mode="json", exclude={"name", "description", "validation"})
+        if recipe.start is not None:
+            whole["start"] = read_card(bundle_dir, recipe.start).sha256  # the file may change under its name
         self.folder = work / f"{recipe.name}-{self._digest(whole)}"
         runs = open_periods(recipe.data.backgrounds, self.bundle, nature, work)
         self.cases = Cases(self.atmosphere, runs, recipe.cases, recipe.seed)
@@ -130,9 +132,20 @@ class Alignment:
         load_averaged(change, checkpoint)
         return change.to(self.device)
 
+    def _first(self) -> LowRankChange:
+        """What training starts from: no change, or the alignment that the recipe names. ValueError: another rank."""
+        recipe = self.recipe
+        if recipe.start is None:
+            return LowRankChange(self.base, recipe.rank, recipe.seed)
+        self.bundle.aligned(recipe.start)  # checks the file against its card
+        change = LowRankChange.load(weights_path(self.bundle_dir, recipe.start), self.base)
+        if change.rank != recipe.rank:
+            raise ValueError(f"{recipe.name} has rank {recipe.rank}, {recipe.start} that it starts from {change.rank}")
+        return change
+
     def _train(self, number: int) -> None:
         method, seed = self.recipe.method, self.recipe.seed
-        change = self._trained(number - 1) if number else LowRankChange(self.base, self.recipe.rank, seed)
+        change = self._trained(number - 1) if number else self._first()
         change.to(self.device)
         name = f"round-{number}"
         if not isinstance(method, PreferenceMethod):

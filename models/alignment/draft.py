@@ -90,7 +90,7 @@ class DraftLoss:
         centre: Tensor | None = None
         if weights.centre or observed is not None:
             denoise = self._truncated(conditioned)
-            guided = denoise if observed is None else self.observer.centre(denoise, observed)
+            guided = denoise if observed is None else observed.centre(denoise, conditioned.denoiser(self.network))
             centre = conditioned.centre(guided, method.sampler_steps)
             reward = reward + weights.centre * accuracy(conditioned.state(centre), case.truth, area, unit).mean()
             departure = departure + denoise.departure
@@ -99,7 +99,7 @@ class DraftLoss:
             generator = torch.Generator().manual_seed(int(np.random.default_rng([self.cases.seed, case.number, 1])
                                                           .integers(2**62)))  # fmt: skip
             denoise = self._truncated(conditioned)
-            guided = denoise if observed is None else self.observer.members(denoise, observed)
+            guided = denoise if observed is None else observed.members(denoise, conditioned.denoiser(self.network))
             w = conditioned.sample(guided, method.members, method.sampler_steps, generator)
             if observed is not None and centre is not None:  # as an analysis draws its members
                 w = w - w.mean(dim=0, keepdim=True) + centre

@@ -1,9 +1,12 @@
 """Samples guided by observations in direct fine-tuning: alignment where the prior is used, not only by itself.
 
 The observations are random values of the truth's grid, as in the paper's protocol. What they add to an estimate
-(`Mmps.correction`) carries no gradient: the network is trained as if the correction of its estimate stood fixed. Where
+(`Mmps.correction`, `Dps.correction`) carries no gradient: the network is trained as if the correction of its estimate stood fixed. Where
 the mean error given what the network sees is zero, both gradients are.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,20 +16,24 @@ from models.alignment.cases import Atmosphere, Conditioned
 from models.alignment.recipe import ObservedRecipe
 from models.assimilation import Assimilator
 from models.covariance.guiding import BalancedGuide
+from models.covariance.store import BalancedStatistics
 from models.diffusion.denoiser import Denoiser
-from models.diffusion.guidance import Mmps
+from models.diffusion.guidance import Dps, Mmps
 from models.diffusion.schedule import Level
 from models.latent_observations import LatentObservations
 from models.nature.random_values import random_values
 
 MEMBER_ITERATIONS = 6
 
+Correction = Callable[[Tensor, Tensor, Level], Tensor]
+"""x_t, E[x_0 | x_t] and the level -> what observations add to the estimate."""
+
 
 class WithObservations:
     """A denoiser with what observations add to its estimate, the latter without a gradient."""
 
-    def __init__(self, denoise: Denoiser, mmps: Mmps) -> None:
-        self.denoise, self.mmps = denoise, mmps
+    def __init__(self, denoise: Denoiser, correction: Correction) -> None:
+        self.denoise, self.correction = denoise, correction
 
     @property
     def evaluations(self) -> int:
@@ -35,12 +42,43 @@ class WithObservations:
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         estimate = self.denoise(x, level)
         with torch.no_grad():
-            added = self.mmps.correction(estimate.detach(), level)
+            added = self.correction(x.detach(), estimate.detach(), level)
         return estimate + added
 
 
+@dataclass(frozen=True)
+class ObservedCase:
+    """The observations of one case and how they guide: by moment matching as an analysis does, or by DPS."""
+
+    latent: LatentObservations
+    statistics: BalancedStatistics | None
+    by_dps: bool
+
+    def members(self, denoise: Denoiser, probe: Denoiser) -> WithObservations:
+        """As samples of an analysis are guided; `probe`: the same denoiser, for what DPS asks beside it."""
+        if self.by_dps:
+            return self._dps(denoise, probe)
+        covariance = self.latent.prior.gaussian.covariance_times
+        return _matched(denoise, Mmps(denoise, self.latent, covariance, iterations=MEMBER_ITERATIONS))
+
+    def centre(self, denoise: Denoiser, probe: Denoiser) -> WithObservations:
+        """As the zero-noise sample of an analysis is guided."""
+        if self.by_dps or self.statistics is None:
+            return self.members(denoise, probe)
+        balanced = BalancedGuide(self.statistics, self.latent.prior, self.latent.autoencoder)
+        return _matched(denoise, Mmps(denoise, self.latent, balanced.covariance_times, tolerance=3e-2))
+
+    def _dps(self, denoise: Denoiser, probe: Denoiser) -> WithObservations:
+        dps = Dps(probe, self.latent, self.latent.spread())
+        return WithObservations(denoise, lambda x, estimate, level: dps.correction(x, level))
+
+
+def _matched(denoise: Denoiser, mmps: Mmps) -> WithObservations:
+    return WithObservations(denoise, lambda x, estimate, level: mmps.correction(estimate, level))
+
+
 class Observer:
-    """Draws observations of a case's truth and makes its denoisers look at them."""
+    """Draws observations of a case's truth."""
 
     def __init__(self, atmosphere: Atmosphere, recipe: ObservedRecipe, seed: int) -> None:
         self.assimilator = Assimilator(atmosphere.bundle, str(atmosphere.device))
@@ -48,7 +86,7 @@ class Observer:
         self.recipe, self.seed = recipe, seed
 
     @torch.no_grad()
-    def observe(self, conditioned: Conditioned) -> LatentObservations | None:
+    def observe(self, conditioned: Conditioned) -> ObservedCase | None:
         """The observations of this case, or None for one that is left unguided; both follow from the seed."""
         case, bundle = conditioned.case, self.assimilator.bundle
         generator = np.random.default_rng([self.seed, case.number, 2])
@@ -58,7 +96,7 @@ class Observer:
         truth = bundle.climate.denormalise(case.truth, case.valid_time)[0].cpu().numpy()
         observations = random_values(truth, self.assimilator.spec, self.total_std, fraction, error, generator)
         value, sigma = observations.value, self.assimilator.observation_error(observations)
-        return LatentObservations(
+        latent = LatentObservations(
             bundle.autoencoder,
             bundle.climate,
             conditioned.prior,
@@ -69,16 +107,4 @@ class Observer:
             torch.from_numpy(value).to(case.truth),
             torch.from_numpy(sigma).to(case.truth),
         )
-
-    def members(self, denoise: Denoiser, observed: LatentObservations) -> WithObservations:
-        """As samples of an analysis are guided."""
-        covariance = observed.prior.gaussian.covariance_times
-        return WithObservations(denoise, Mmps(denoise, observed, covariance, iterations=MEMBER_ITERATIONS))
-
-    def centre(self, denoise: Denoiser, observed: LatentObservations) -> WithObservations:
-        """As the zero-noise sample of an analysis is guided."""
-        statistics, coder = self.assimilator.bundle.covariance, self.assimilator.bundle.autoencoder
-        if statistics is None:
-            return self.members(denoise, observed)
-        balanced = BalancedGuide(statistics, observed.prior, coder)
-        return WithObservations(denoise, Mmps(denoise, observed, balanced.covariance_times, tolerance=3e-2))
+        return ObservedCase(latent, bundle.covariance, bool(generator.random() < self.recipe.dps_share))

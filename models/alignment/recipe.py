@@ -119,6 +119,8 @@ class ObservedRecipe(Frozen):
     share: float = Field(default=0.0, ge=0, le=1)
     fractions: tuple[float, ...] = (0.01, 0.01, 0.03, 0.1)
     errors: tuple[float, ...] = (0.0, 0.02, 0.05)
+    dps_share: float = Field(default=0.0, ge=0, le=1)
+    """Of the observed ones: guided by DPS; the others by moment matching."""
 
 
 class DraftMethod(StageRecipe):
@@ -154,6 +156,8 @@ class AlignmentRecipe(Frozen):
     description: str
     seed: int
     rank: int = Field(default=8, ge=0)
+    start: str | None = None
+    """An alignment of the bundle, of the same rank, that training goes on from."""
     data: DataRecipe
     cases: CasesRecipe = CasesRecipe()
     candidates: CandidatesRecipe | None = None

@@ -18,6 +18,7 @@ from models.assimilation import Assimilator
 from models.covariance.balanced import BackgroundCovariance
 from models.covariance.store import BalancedStatistics
 from models.diffusion.guidance import conjugate_gradients
+from models.ensemble import without_negative
 from models.evaluation.method import Given, States
 from models.observation_operator import ObservationOperator, TangentLinear
 
@@ -156,7 +157,7 @@ class VarianceSettings:
 
 def to_states(assimilator: Assimilator, members: Tensor) -> States:
     """SI tensor -> states, moisture not negative."""
-    members[:, assimilator.moisture] = members[:, assimilator.moisture].clamp_min(0.0)
+    members[:, assimilator.moisture] = without_negative(members[:, assimilator.moisture])
     return members.cpu().numpy()
 
 

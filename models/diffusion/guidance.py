@@ -138,6 +138,14 @@ class Dps:
         return self.denoise.evaluations
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
+        estimate, step = self._parts(x, level)
+        return estimate + step
+
+    def correction(self, x: Tensor, level: Level) -> Tensor:
+        """What y adds to E[x_0 | x_t] at x_t = `x`, same shape."""
+        return self._parts(x, level)[1]
+
+    def _parts(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             estimate = self.denoise(x, level)
@@ -147,7 +155,7 @@ class Dps:
         step = -self.zeta * level.sigma**2 / level.alpha * gradient
         size = step.flatten(1).square().mean(dim=1).sqrt()
         shorten = (self.longest / size.clamp_min(1e-12)).clamp_max(1.0)
-        return (estimate + step * shorten.view(-1, *[1] * (x.ndim - 1))).detach()
+        return estimate.detach(), (step * shorten.view(-1, *[1] * (x.ndim - 1))).detach()
 
 
 class Repaint:

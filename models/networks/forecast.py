@@ -61,11 +61,12 @@ class ForecastModel(nn.Module):
     def forward(self, x: Tensor, season: Tensor) -> Tensor:
         """x: [batch, channel, latitude, longitude] anomalies; season: [batch] year fractions -> x 6 h later."""
         x = x + self.tendency_scale * self.tendency(x, season)
-        return x if self.truncated is None else self._cut(x)
+        return self.cut(x)
 
-    def _cut(self, x: Tensor) -> Tensor:
-        """x without what lies beyond the truncation; the mass of the atmosphere stays."""
-        assert self.truncated is not None
+    def cut(self, x: Tensor) -> Tensor:
+        """x without what lies beyond the truncation, if there is one; the mass of the atmosphere stays."""
+        if self.truncated is None:
+            return x
         out: Tensor = self.truncated(x)
         lost = x[:, self.mass] - out[:, self.mass]
         out[:, self.mass] += (lost * self.area).mean(dim=(-2, -1), keepdim=True)

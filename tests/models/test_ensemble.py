@@ -10,11 +10,11 @@ from torch import Tensor
 
 from models.assimilation import FEWEST_MEMBERS_FOR_SPREAD, AnalysisSettings, Assimilator, States
 from models.diffusion.prior import LevelPrior
-from models.ensemble import centred, updated, with_model_error
+from models.ensemble import centred, updated, with_model_error, without_negative
 from models.latent_observations import LatentObservations
 from models.observation_operator import ObservationOperator
 from tests.models.synthetic import Atmosphere
-from tests.models.test_assimilation import places
+from tests.models.test_assimilation import noise, places
 
 TIME = datetime(2001, 1, 20, tzinfo=UTC)
 MEMBERS, COUNT = 2400, 24
@@ -97,12 +97,22 @@ def test_centring_keeps_the_expected_variance() -> None:
     assert float((values**2).mean()) == pytest.approx(1.0, abs=0.02)
 
 
+def test_taking_out_negative_values_leaves_the_mean_where_it_was() -> None:
+    members = torch.randn(16, 4000, generator=generator()) + torch.linspace(-2, 4, 4000)
+    kept, mean = without_negative(members), members.mean(dim=0)
+    assert kept.min() >= 0
+    torch.testing.assert_close(kept.mean(dim=0), mean.clamp_min(0.0), atol=1e-5, rtol=1e-5)
+    positive = (members >= 0).all(dim=0)
+    assert positive.any() and kept[:, positive].equal(members[:, positive])
+    single = without_negative(torch.tensor([[-1.0, 2.0]]))
+    assert single.tolist() == [[0.0, 2.0]]
+
+
 def test_members_of_a_cycled_ensemble_live_on_around_the_centre(assimilator: Assimilator) -> None:
     """Far from every observation a member keeps its own perturbation; the mean is the analysis of the mean."""
     truth = Atmosphere(2).state(TIME, assimilator.description.grid)[None]
     std = assimilator.climatology(TIME)[1]
-    shape = (FEWEST_MEMBERS_FOR_SPREAD, *truth.shape[1:])
-    ensemble: States = (truth + 0.1 * std * np.random.default_rng(1).standard_normal(shape)).astype(np.float32)
+    ensemble: States = truth + 0.1 * std * noise(assimilator, FEWEST_MEMBERS_FOR_SPREAD, truth.shape[1:])
     given = places(3, 1)
     given = replace(given, value=assimilator.equivalents(truth, given)[0])
     level = assimilator.error_level(12.0)

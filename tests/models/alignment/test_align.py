@@ -256,6 +256,19 @@ def test_an_interrupted_alignment_continues_to_the_result_of_an_uninterrupted_on
     assert (one - two).norm() < 0.05 * one.norm()
 
 
+def test_an_alignment_goes_on_from_another(bundle: Path, shared: Path, nature: Path) -> None:
+    first = changed(DRAFT, name="tiny-first", steps=3)
+    opened(first, bundle, shared, nature).run(("train", "card"))
+    further = {**changed(DRAFT, name="tiny-further", steps=1, learning_rate=1e-12), "start": "tiny-first"}
+    run = opened(further, bundle, shared, nature)
+    run.run(("train",))
+    saved = load_file(bundle / "alignments" / "tiny-first.safetensors")
+    for key, value in run._trained(0).up.items():
+        torch.testing.assert_close(value.data, saved[f"{key}.up"].float(), atol=1e-6, rtol=1e-3)
+    with pytest.raises(ValueError, match="rank 2, tiny-first that it starts from 4"):
+        opened({**further, "rank": 2}, bundle, shared, nature).run(("train",))
+
+
 def test_a_stage_before_its_turn_names_the_one_that_is_missing(bundle: Path, tmp_path: Path, nature: Path) -> None:
     run = opened(DPO, bundle, tmp_path, nature)
     for stages, missing in ((("preferences",), "candidates"), (("train",), "preferences"), (("card",), "train")):

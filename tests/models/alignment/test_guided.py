@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from models.alignment.cases import Conditioned
 from models.alignment.cli import Alignment
 from models.alignment.draft import DraftLoss
-from models.alignment.guided import Observer, WithObservations
+from models.alignment.guided import Observer
 from models.alignment.recipe import AlignmentRecipe, DraftMethod, ObservedRecipe
+from models.diffusion.guidance import Dps
 from models.diffusion.schedule import Level
 from models.networks.low_rank import ChangedNetwork, LowRankChange
 from models.rewards import accuracy
@@ -29,15 +30,19 @@ def test_a_share_of_the_cases_is_observed_and_always_the_same_way(run: Alignment
     observer = Observer(run.atmosphere, ObservedRecipe(share=0.5, fractions=(0.05, 0.1)), 3)
     drawn = [observer.observe(Conditioned(run.atmosphere, run.cases[i])) for i in range(20)]
     again = [observer.observe(Conditioned(run.atmosphere, run.cases[i])) for i in range(20)]
-    sizes = [None if each is None else len(each.value) for each in drawn]
-    assert sizes == [None if each is None else len(each.value) for each in again]
+    sizes = [None if each is None else len(each.latent.value) for each in drawn]
+    assert sizes == [None if each is None else len(each.latent.value) for each in again]
     assert 3 <= sum(size is None for size in sizes) <= 17
     states = np.prod(run.cases[0].truth.shape)
     assert {size for size in sizes if size is not None} == {round(0.05 * states), round(0.1 * states)}
 
 
-def test_exact_values_of_the_truth_bring_the_guided_centre_nearer_to_it(run: Alignment) -> None:
-    observer = Observer(run.atmosphere, EXACT, 3)
+@pytest.mark.parametrize("dps_share", [0.0, 1.0])
+def test_exact_values_of_the_truth_bring_the_guided_centre_nearer_to_it(run: Alignment, dps_share: float) -> None:
+    """DPS, which counts them as independent, makes too much of many: few values for it, more steps, and only their own misfit."""
+    fractions, steps = ((0.002,), 16) if dps_share else ((0.1,), 4)
+    given = EXACT.model_copy(update={"dps_share": dps_share, "fractions": fractions})
+    observer = Observer(run.atmosphere, given, 3)
     for number in range(3):
         case = run.cases[number]
         conditioned = Conditioned(run.atmosphere, case)
@@ -45,17 +50,21 @@ def test_exact_values_of_the_truth_bring_the_guided_centre_nearer_to_it(run: Ali
         assert observed is not None
         # the innovations are those of the truth
         truth = run.bundle.climate.denormalise(case.truth, case.valid_time)
-        torch.testing.assert_close(observed.operator(truth)[0], observed.value, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(observed.latent.operator(truth)[0], observed.latent.value, rtol=1e-4, atol=1e-3)
         with torch.no_grad():
-            free = conditioned.centre(conditioned.denoiser(run.base), 4)
-            guided = conditioned.centre(observer.centre(conditioned.denoiser(run.base), observed), 4)
+            free = conditioned.centre(conditioned.denoiser(run.base), steps)
+            denoise, probe = conditioned.denoiser(run.base), conditioned.denoiser(run.base)
+            guided = conditioned.centre(observed.centre(denoise, probe), steps)
+            misfits = [float(observed.latent.residual(w).square().mean()) for w in (free, guided)]
             errors = [-float(accuracy(conditioned.state(w), case.truth, run.atmosphere.area,
                                       torch.ones(case.truth.shape[1])).mean()) for w in (free, guided)]  # fmt: skip
-        assert errors[1] < 0.9 * errors[0], errors
+        assert misfits[1] < 0.9 * misfits[0], misfits
+        assert dps_share or errors[1] < 0.9 * errors[0], errors
 
 
-def test_what_observations_add_carries_no_gradient(run: Alignment) -> None:
-    observer = Observer(run.atmosphere, EXACT, 3)
+@pytest.mark.parametrize("dps_share", [0.0, 1.0])
+def test_what_observations_add_carries_no_gradient(run: Alignment, dps_share: float) -> None:
+    observer = Observer(run.atmosphere, EXACT.model_copy(update={"dps_share": dps_share}), 3)
     conditioned = Conditioned(run.atmosphere, run.cases[0])
     observed = observer.observe(conditioned)
     assert observed is not None
@@ -63,10 +72,8 @@ def test_what_observations_add_carries_no_gradient(run: Alignment) -> None:
     x, level = torch.full_like(conditioned.z_b, 0.1), Level(0.6)
 
     def gradient(guided: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        denoise = conditioned.denoiser(ChangedNetwork(run.base, change))
-        if guided:
-            denoise = observer.members(denoise, observed)  # type: ignore[assignment]
-            assert isinstance(denoise, WithObservations)
+        own, probe = (conditioned.denoiser(ChangedNetwork(run.base, change)) for _ in range(2))
+        denoise = observed.members(own, probe) if guided else own
         estimate = denoise(x, level)
         (found,) = torch.autograd.grad(estimate.sum(), change.up["network/leave/2/weight"])
         return estimate.detach(), found
@@ -74,6 +81,17 @@ def test_what_observations_add_carries_no_gradient(run: Alignment) -> None:
     (free, of_free), (guided, of_guided) = gradient(False), gradient(True)
     torch.testing.assert_close(of_guided, of_free)
     assert not torch.allclose(guided, free, atol=1e-3)
+
+
+def test_dps_guides_in_training_as_it_does_in_an_analysis(run: Alignment) -> None:
+    observed = Observer(run.atmosphere, EXACT.model_copy(update={"dps_share": 1.0}), 3).observe(
+        conditioned := Conditioned(run.atmosphere, run.cases[0])
+    )
+    assert observed is not None and observed.by_dps
+    x, level = torch.full_like(conditioned.z_b, 0.1), Level(0.6)
+    trained = observed.members(conditioned.denoiser(run.base), conditioned.denoiser(run.base))(x, level)
+    analysed = Dps(conditioned.denoiser(run.base), observed.latent, observed.latent.spread())(x, level)
+    torch.testing.assert_close(trained.detach(), analysed)
 
 
 def test_guided_cases_are_drawn_as_an_analysis_draws_them_and_train_the_change(run: Alignment) -> None:
