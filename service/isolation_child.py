@@ -116,10 +116,13 @@ def _crosses(kind: type) -> bool:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles Arrow tables as Arrow IPC streams, which carry data and no code."""
+    """Pickles Arrow tables as Arrow IPC streams, which carry data and no code, and exceptions as themselves."""
 
     def reducer_override(self, value: object) -> Any:
         kind = type(value)
+        if isinstance(value, BaseException):
+            # a library in this process may have registered another way (dask does where tblib is installed)
+            return value.__reduce__()
         if kind.__name__ == "Table" and kind.__module__ == "pyarrow.lib":
             import pyarrow as pa
 

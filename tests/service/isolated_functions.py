@@ -1,5 +1,6 @@
 """What test_isolation.py calls in the other process; importable there by name."""
 
+import copyreg
 import ctypes
 import os
 import time
@@ -59,6 +60,12 @@ def leave() -> None:
 
 
 def complain(text: str) -> None:
+    raise ValueError(text)
+
+
+def complain_where_exceptions_have_another_reducer(text: str) -> None:
+    """As where a library has registered one (tblib does, for the whole process)."""
+    copyreg.pickle(ValueError, lambda error: (complain, (text,)))
     raise ValueError(text)
 
 

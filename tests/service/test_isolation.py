@@ -122,6 +122,11 @@ def test_the_functions_own_exception_reaches_the_caller() -> None:
         call("complain", "the file is odd")
 
 
+def test_an_exception_comes_back_though_a_library_pickles_exceptions_its_own_way() -> None:
+    with pytest.raises(ValueError, match="the file is odd"):
+        call("complain_where_exceptions_have_another_reducer", "the file is odd")
+
+
 def test_an_exception_of_an_unknown_class_is_named() -> None:
     with pytest.raises(IsolatedFunctionError, match="Stranger: of a class that only the child knows"):
         call("complain_strangely")
