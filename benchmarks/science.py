@@ -45,6 +45,11 @@ def usable(methods: list[str], alignments: list[str]) -> list[str]:
     return kept
 
 
+def result_file(name: str) -> str:
+    """Relative to the root of the project, where the commands run: results name no folder of a machine."""
+    return str((RESULTS / f"{name}.json").relative_to(HERE.parent))
+
+
 def evaluation(asked: Configuration, name: str, nature: Path, work: Path, alignments: list[str]) -> list[str]:
     """The arguments of `alignda evaluate` for one entry."""
     entry = asked["evaluate"][name]
@@ -55,7 +60,7 @@ def evaluation(asked: Configuration, name: str, nature: Path, work: Path, alignm
         arguments += [f"--{option}", str(value)]
     for method in usable(entry["methods"], alignments):
         arguments += ["--method", method]
-    return [*arguments, "--work", str(work / name), "--json", str((RESULTS / f"{name}.json").relative_to(HERE.parent))]
+    return [*arguments, "--work", str(work / name), "--json", result_file(name)]
 
 
 def commands(asked: Configuration, nature: Path, work: Path) -> Iterator[tuple[str, list[str]]]:
@@ -64,14 +69,7 @@ def commands(asked: Configuration, nature: Path, work: Path) -> Iterator[tuple[s
     for name in asked["evaluate"]:
         yield name, [sys.executable, "-m", "alignda", *evaluation(asked, name, nature, work, alignments)]
     for name, (module, *arguments) in asked["benchmarks"].items():
-        command = [
-            sys.executable,
-            "-m",
-            f"benchmarks.{module}",
-            *arguments,
-            "--out",
-            str((RESULTS / f"{name}.json").relative_to(HERE.parent)),
-        ]
+        command = [sys.executable, "-m", f"benchmarks.{module}", *arguments, "--out", result_file(name)]
         yield name, [*command, "--nature", str(nature)]
 
 

@@ -1,8 +1,8 @@
 """Samples guided by observations in direct fine-tuning: alignment where the prior is used, not only by itself.
 
 The observations are random values of the truth's grid, as in the paper's protocol. What they add to an estimate
-(`Mmps.correction`, `Dps.correction`) carries no gradient: the network is trained as if the correction of its estimate stood fixed. Where
-the mean error given what the network sees is zero, both gradients are.
+(`Mmps.correction`, `Dps.correction`) carries no gradient: the network is trained as if the correction of its estimate
+stood fixed. Where the mean error given what the network sees is zero, both gradients are.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,8 @@ class ObservedCase:
     def members(self, denoise: Denoiser, probe: Denoiser) -> WithObservations:
         """As samples of an analysis are guided; `probe`: the same denoiser, for what DPS asks beside it."""
         if self.by_dps:
-            return self._dps(denoise, probe)
+            dps = Dps(probe, self.latent, self.latent.spread())
+            return WithObservations(denoise, lambda x, estimate, level: dps.correction(x, level))
         covariance = self.latent.prior.gaussian.covariance_times
         return _matched(denoise, Mmps(denoise, self.latent, covariance, iterations=MEMBER_ITERATIONS))
 
@@ -67,10 +68,6 @@ class ObservedCase:
             return self.members(denoise, probe)
         balanced = BalancedGuide(self.statistics, self.latent.prior, self.latent.autoencoder)
         return _matched(denoise, Mmps(denoise, self.latent, balanced.covariance_times, tolerance=3e-2))
-
-    def _dps(self, denoise: Denoiser, probe: Denoiser) -> WithObservations:
-        dps = Dps(probe, self.latent, self.latent.spread())
-        return WithObservations(denoise, lambda x, estimate, level: dps.correction(x, level))
 
 
 def _matched(denoise: Denoiser, mmps: Mmps) -> WithObservations:

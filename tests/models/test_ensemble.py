@@ -68,6 +68,15 @@ def test_a_sample_of_the_model_error_has_its_covariance(latent: LatentObservatio
     assert perturbations.mean(dim=0).abs().max() < 1e-5
 
 
+def test_the_amplitude_scales_the_model_error_by_channel(prior: LevelPrior, assimilator: Assimilator) -> None:
+    spec, coder = assimilator.spec, assimilator.bundle.autoencoder
+    none = torch.zeros(4, len(spec.channels), len(spec.grid.latitudes), len(spec.grid.longitudes))
+    amplitude = torch.linspace(0.0, 2.0, len(spec.channels))[:, None, None]
+    plain, scaled = (with_model_error(none, prior, coder, generator(), a) for a in (1.0, amplitude))
+    assert plain.abs().max() > 0.01
+    torch.testing.assert_close(scaled, amplitude * plain)
+
+
 @pytest.mark.slow
 def test_the_updated_perturbations_have_the_exact_posterior_covariance(
     latent: LatentObservations, analysed: Tensor
