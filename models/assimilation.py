@@ -321,7 +321,8 @@ class Assimilator:
             state = latent.state(centre) + updated(perturbations, latent.linearised(centre), noise)
         else:
             state = latent.state(self._sample(guided, guided_centre, z_b, settings, noise, progress))
-        state = anomaly + self.bundle.forecast.cut(state - anomaly)
+        if background is not None:  # a cold start's increment is a whole state, with what mountains hold beyond it
+            state = anomaly + self.bundle.forecast.cut(state - anomaly)
         members = climate.denormalise(state, valid_time)
         members[:, self.moisture] = without_negative(members[:, self.moisture])
         if not bool(torch.isfinite(members).all()):
