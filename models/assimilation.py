@@ -25,7 +25,7 @@ from models.diffusion.denoiser import Denoiser
 from models.diffusion.guidance import Covariance, Dps, Mmps, Repaint
 from models.diffusion.prior import PriorDenoiser
 from models.diffusion.samplers import ancestral, dpm_solver, heun, part_of
-from models.ensemble import updated, with_model_error, without_negative
+from models.ensemble import by_channel, recentred, updated, with_model_error, without_negative
 from models.grid import area_weights
 from models.latent_observations import LatentObservations
 from models.networks.layers import pad_sphere
@@ -48,6 +48,9 @@ CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled 
 # Of the error that is added to the members for each model step, in units of the bundle's table: of the other channels
 # and of moisture. The table is of forecasts from the truth, made by an earlier forecast model.
 MODEL_ERROR_DRY, MODEL_ERROR_MOIST = 0.75, 1.5
+# What the perturbations of fresh samples (an analysis without a cycled ensemble) are multiplied by: without it they are
+# narrower than their error.
+FRESH_DRY, FRESH_MOIST = 1.12, 1.35
 MODULATION_BOUNDS = (0.3, 2.0)
 # Conjugate gradients of guidance: with B until they converge; with the poorer Gaussian reference stopped early, which holds back
 # what it would make of real soundings far from its climate (docs/science.md, real soundings).
@@ -321,6 +324,8 @@ class Assimilator:
             state = latent.state(centre) + updated(perturbations, latent.linearised(centre), noise)
         else:
             state = latent.state(self._sample(guided, guided_centre, z_b, settings, noise, progress))
+            if settings.sampler == "dpm":
+                state = recentred(state, state.mean(dim=0, keepdim=True), self._by_channel(FRESH_DRY, FRESH_MOIST))
         if background is not None:  # a cold start's increment is a whole state, with what mountains hold beyond it
             state = anomaly + self.bundle.forecast.cut(state - anomaly)
         members = climate.denormalise(state, valid_time)
@@ -339,10 +344,12 @@ class Assimilator:
         Never down: see `estimate_error_level`.
         """
         model_error = self.bundle.statistics.at(self.error_level(self.spec.step_hours))
-        amplitude = torch.full((perturbations.shape[1], 1, 1), MODEL_ERROR_DRY, device=self.device)
-        amplitude[self.moisture] = MODEL_ERROR_MOIST
+        amplitude = self._by_channel(MODEL_ERROR_DRY, MODEL_ERROR_MOIST)
         out = with_model_error(perturbations, model_error, self.bundle.autoencoder, noise, amplitude)
         return out * max(1.0, error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
+
+    def _by_channel(self, dry: float, moist: float) -> Tensor:
+        return by_channel(len(self.spec.channels), self.moisture, dry, moist).to(self.device)
 
     def _guide(
         self,
@@ -383,7 +390,7 @@ class Assimilator:
             return centre
         told = part_of(progress, share, 1.0)
         samples = dpm_solver(guided, start, settings.steps, stochastic=True, generator=noise, progress=told)
-        return samples - samples.mean(dim=0, keepdim=True) + centre
+        return recentred(samples, centre)
 
     @torch.no_grad()
     def forecast(self, state: States, valid_time: datetime, steps: int) -> Iterator[States]:

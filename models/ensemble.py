@@ -32,7 +32,21 @@ def without_negative(members: Tensor) -> Tensor:
     """
     mean, kept = members.mean(dim=0).clamp_min(0.0), members.clamp_min(0.0)
     raised = kept.mean(dim=0)
-    return kept * torch.where(raised > mean, mean / raised, 1.0)
+    above = raised > mean
+    return kept * torch.where(above, mean / torch.where(above, raised, 1.0), 1.0)  # no 0 / 0, for the gradient's sake
+
+
+def recentred(samples: Tensor, centre: Tensor, amplitude: Tensor | float = 1.0) -> Tensor:
+    """`samples` [member, ...] moved to the mean `centre` [1, ...], their perturbations times `amplitude` (that
+    broadcasts)."""
+    return centre + amplitude * (samples - samples.mean(dim=0, keepdim=True))
+
+
+def by_channel(channels: int, moisture: list[int], dry: float, moist: float) -> Tensor:
+    """One number for moisture, another for all else: [channel, 1, 1]."""
+    out = torch.full((channels, 1, 1), dry)
+    out[moisture] = moist
+    return out
 
 
 def with_model_error(

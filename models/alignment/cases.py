@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from models.alignment.recipe import CasesRecipe, Period, as_time
+from models.assimilation import FRESH_DRY, FRESH_MOIST
 from models.bundle import Bundle
 from models.climate import year_fraction
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.prior import LevelPrior, PriorDenoiser
 from models.diffusion.samplers import dpm_solver
+from models.ensemble import by_channel, recentred, without_negative
 from models.grid import area_weights
 from models.rewards import channel_rmse, roll_forward
 from models.training.data import Anomalies, NatureFile
@@ -87,11 +89,31 @@ class Conditioned:
         return PriorDenoiser(network, self.prior, self.z_b, self.season)
 
     def state(self, w: Tensor) -> Tensor:
-        """x = x_b + D(z_b + L w) - D(z_b) in anomalies, differentiable: [member, channel, latitude, longitude]."""
+        """x = x_b + P (D(z_b + L w) - D(z_b)) in anomalies, moisture not negative, differentiable: [member, channel,
+        latitude, longitude]."""
+        return self._physical(self._increment(w))
+
+    def members(self, w: Tensor, centre: Tensor) -> Tensor:
+        """States as an analysis makes them of its samples: around the zero-noise sample, with the amplitude of
+        models.assimilation."""
+        increment = self._increment(recentred(w, centre))
+        atmosphere = self.atmosphere
+        amplitude = by_channel(increment.shape[1], atmosphere.moisture, FRESH_DRY, FRESH_MOIST).to(increment)
+        return self._physical(recentred(increment, increment.mean(dim=0, keepdim=True), amplitude))
+
+    def _increment(self, w: Tensor) -> Tensor:
+        atmosphere = self.atmosphere
         z = self.z_b + self.prior.colour(w)
         with torch.autocast(w.device.type, dtype=torch.bfloat16):
-            decoded = self.atmosphere.bundle.autoencoder.decode(z)
-        return decoded.float() + self.remainder
+            decoded = atmosphere.bundle.autoencoder.decode(z)
+        return atmosphere.bundle.forecast.cut(decoded.float() + self.remainder - self.case.background)
+
+    def _physical(self, increment: Tensor) -> Tensor:
+        atmosphere, case = self.atmosphere, self.case
+        climate = atmosphere.bundle.climate
+        members = climate.denormalise(case.background + increment, case.valid_time)
+        members[:, atmosphere.moisture] = without_negative(members[:, atmosphere.moisture])
+        return climate.normalise(members, case.valid_time)
 
     def noise(self, members: int, generator: torch.Generator) -> Tensor:
         """White noise like `members` whitened increments."""

@@ -87,13 +87,11 @@ class DraftLoss:
         unit = self._unit(case.error_level)
         reward = torch.zeros((), device=area.device)
         departure = torch.zeros((), device=area.device)
-        centre: Tensor | None = None
-        if weights.centre or observed is not None:
-            denoise = self._truncated(conditioned)
-            guided = denoise if observed is None else observed.centre(denoise, conditioned.denoiser(self.network))
-            centre = conditioned.centre(guided, method.sampler_steps)
-            reward = reward + weights.centre * accuracy(conditioned.state(centre), case.truth, area, unit).mean()
-            departure = departure + denoise.departure
+        denoise = self._truncated(conditioned)
+        guided = denoise if observed is None else observed.centre(denoise, conditioned.denoiser(self.network))
+        centre = conditioned.centre(guided, method.sampler_steps)
+        reward = reward + weights.centre * accuracy(conditioned.state(centre), case.truth, area, unit).mean()
+        departure = departure + denoise.departure
         if any((weights.accuracy, weights.crps, weights.energy, weights.geostrophic, weights.hydrostatic,
                 weights.forecast)):  # fmt: skip
             generator = torch.Generator().manual_seed(int(np.random.default_rng([self.cases.seed, case.number, 1])
@@ -101,9 +99,7 @@ class DraftLoss:
             denoise = self._truncated(conditioned)
             guided = denoise if observed is None else observed.members(denoise, conditioned.denoiser(self.network))
             w = conditioned.sample(guided, method.members, method.sampler_steps, generator)
-            if observed is not None and centre is not None:  # as an analysis draws its members
-                w = w - w.mean(dim=0, keepdim=True) + centre
-            reward = reward + self._of_members(conditioned.state(w), case, unit, step)
+            reward = reward + self._of_members(conditioned.members(w, centre), case, unit, step)
             departure = departure + denoise.departure
         return method.anchor * departure - reward
 

@@ -28,7 +28,7 @@ Scores = dict[str, NDArray[np.float64]]  # [case]
 def case_scores(
     atmosphere: Atmosphere, case: Case, network: Network, recipe: ValidationRecipe, forecast_hours: int
 ) -> dict[str, float]:
-    """Scores of one background's unguided ensemble."""
+    """Scores of one background's unguided ensemble, made as an analysis makes its members."""
     conditioned, area, climate = Conditioned(atmosphere, case), atmosphere.area, atmosphere.bundle.climate
     unit = climate.total_std / climate.std
     one = torch.ones_like(unit)
@@ -36,8 +36,7 @@ def case_scores(
     denoise = conditioned.denoiser(network)
     w = conditioned.sample(denoise, recipe.members, recipe.steps, generator)
     centre = conditioned.centre(denoise, recipe.steps)
-    x, x_centre = conditioned.state(w), conditioned.state(centre)
-    recentred = conditioned.state(w - w.mean(dim=0, keepdim=True) + centre)
+    x, x_centre = conditioned.members(w, centre), conditioned.state(centre)
     mean = x.mean(dim=0, keepdim=True)
 
     def error(field: Tensor, truth: Tensor) -> float:
@@ -51,7 +50,6 @@ def case_scores(
         "centre_mse": error(x_centre, case.truth),
         "variance": -accuracy(x, mean, area, unit).mean().item() * len(x) / (len(x) - 1),
         "crps": fair_crps(x, case.truth[0], area, one).mean().item(),
-        "recentred_crps": fair_crps(recentred, case.truth[0], area, one).mean().item(),
         "energy_score": fair_energy_score(x, case.truth[0], area, one).mean().item(),
         "sample_later_mse": error(later[:-1], case.later),
         "mean_later_mse": error(later[-1:], case.later),

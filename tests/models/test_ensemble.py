@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.assimilation import FEWEST_MEMBERS_FOR_SPREAD, AnalysisSettings, Assimilator, States
 from models.diffusion.prior import LevelPrior
-from models.ensemble import centred, updated, with_model_error, without_negative
+from models.ensemble import by_channel, centred, recentred, updated, with_model_error, without_negative
 from models.latent_observations import LatentObservations
 from models.observation_operator import ObservationOperator
 from tests.models.synthetic import Atmosphere
@@ -115,6 +115,23 @@ def test_taking_out_negative_values_leaves_the_mean_where_it_was() -> None:
     assert positive.any() and kept[:, positive].equal(members[:, positive])
     single = without_negative(torch.tensor([[-1.0, 2.0]]))
     assert single.tolist() == [[0.0, 2.0]]
+
+
+def test_the_gradient_of_taking_out_negative_values_is_finite_where_all_of_them_are() -> None:
+    members = torch.tensor([[-1.0, -1.0, 2.0], [-2.0, 3.0, 1.0]], requires_grad=True)
+    without_negative(members).sum().backward()
+    assert members.grad is not None
+    # all negative: nothing is left; mixed: the sum is the mean's, clamped or not; none negative: the identity
+    assert members.grad.tolist() == [[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
+
+
+def test_recentring_moves_the_mean_and_scales_each_channel_by_its_own_amplitude() -> None:
+    samples = torch.randn(6, 3, 4, 5, generator=generator())
+    centre = torch.randn(1, 3, 4, 5, generator=generator())
+    moved = recentred(samples, centre, by_channel(3, [1], 2.0, 0.5))
+    torch.testing.assert_close(moved.mean(dim=0, keepdim=True), centre)
+    ratio = moved.std(dim=0) / samples.std(dim=0)
+    torch.testing.assert_close(ratio, torch.tensor([2.0, 0.5, 2.0])[:, None, None].expand_as(ratio))
 
 
 def test_members_of_a_cycled_ensemble_live_on_around_the_centre(assimilator: Assimilator) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from models.alignment.draft import DraftLoss, Truncated
 from models.alignment.preference_training import PairStore, epsilon_error, pair_scores
 from models.alignment.recipe import AlignmentRecipe, DraftMethod
 from models.alignment_card import read_card
+from models.assimilation import AnalysisSettings, Assimilator
 from models.bundle import Bundle
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.samplers import dpm_solver
 from models.diffusion.schedule import Level, levels
+from models.nature.random_values import random_values
 from models.networks.low_rank import ChangedNetwork, LowRankChange
 from models.training import loop
 from tests.models.alignment.conftest import COMMON, DPO, DRAFT, changed, written
@@ -52,6 +55,30 @@ def test_a_case_is_a_forecast_of_the_bundle_with_its_truth(bundle: Path, shared:
     # x(w = 0) is the background itself, however poor the autoencoder
     conditioned = Conditioned(run.atmosphere, case)
     torch.testing.assert_close(conditioned.state(torch.zeros_like(conditioned.z_b)), case.background, atol=3e-2, rtol=0)
+
+
+def test_members_of_a_case_are_those_that_an_analysis_makes_of_the_same_noise(
+    bundle: Path, shared: Path, nature: Path
+) -> None:
+    run = opened(DRAFT, bundle, shared, nature)
+    atmosphere, case = run.atmosphere, run.cases[5]
+    case = replace(case, error_level=float(atmosphere.nodes[20]))
+    conditioned, assimilator = Conditioned(atmosphere, case), Assimilator(bundle, "cpu")
+    denoise = conditioned.denoiser(run.base)
+    with torch.no_grad():
+        w = conditioned.sample(denoise, 5, 4, torch.Generator().manual_seed(7))
+        made = conditioned.members(w, conditioned.centre(denoise, 4))
+    climate = atmosphere.bundle.climate
+    background = climate.denormalise(case.background, case.valid_time).numpy()
+    nothing = random_values(
+        background[0], assimilator.spec, climate.total_std.numpy(), 0.0, 0.0, np.random.default_rng(0)
+    )
+    settings = AnalysisSettings(guidance="obsfree", members=5, steps=4, seed=7)
+    analysis = assimilator.analyse(background, nothing, case.valid_time, case.error_level, settings).members
+    expected = climate.normalise(torch.from_numpy(analysis), case.valid_time)
+    assert expected.std(dim=0).mean() > 0.05
+    torch.testing.assert_close(made, expected, atol=5e-3, rtol=0)
+    assert not conditioned.state(w).allclose(expected, atol=5e-3)  # neither recentred nor with the amplitude
 
 
 def test_cases_stay_inside_their_period_and_out_of_the_held_out_time(bundle: Path, shared: Path, nature: Path) -> None:
