@@ -100,7 +100,7 @@ class Model(Protocol):
         """How wrong a background of this age is, in the bundle's own measure; None: there is none."""
 
     def estimate_error_level(
-        self, observations: Observations, departures: Doubles, valid_time: datetime, first: float, background: Array
+        self, observations: Observations, departures: Doubles, first: float, background: Array
     ) -> float:
         """The level that explains the departures O - mean(H(x_b)) [n].
 
@@ -162,10 +162,10 @@ class BundleModel:
         return float(self._assimilator.error_level(lead_hours))
 
     def estimate_error_level(
-        self, observations: Observations, departures: Doubles, valid_time: datetime, first: float, background: Array
+        self, observations: Observations, departures: Doubles, first: float, background: Array
     ) -> float:
         given = _observation_set(observations)
-        return float(self._assimilator.estimate_error_level(given, departures, valid_time, first, background))
+        return float(self._assimilator.estimate_error_level(given, departures, first, background))
 
     def climatology(self, valid_time: datetime) -> tuple[Array, Array]:
         mean, deviation = self._assimilator.climatology(valid_time)

@@ -23,7 +23,6 @@ class Ours:
         level = self.assimilator.estimate_error_level(
             given.observations,
             departures,
-            given.valid_time,
             self.assimilator.error_level(given.lead_hours),
             given.background,
         )

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.assimilation import AnalysisSettings, Assimilator, modulation_of
+from models.assimilation import AnalysisSettings, Assimilator
+from models.error_model import modulation_of
 from models.grid import area_weights
 from models.nature.clean import clean_reports
 from models.nature.network import ErrorTable, Network

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.assimilation import FEW_REPORTS, GUIDANCE, INFLATION_BOUNDS, AnalysisSettings, Assimilator, States
+from models.assimilation import GUIDANCE, AnalysisSettings, Assimilator
 from models.bundle import BundleError
+from models.error_model import FEW_REPORTS, INFLATION_BOUNDS, States
 from models.observation_operator import ObservationSet
 from models.scores import rmse
 from tests.models.conftest import Trained
@@ -260,7 +261,7 @@ def test_the_error_level_is_found_from_the_innovations(
 ) -> None:
     given, level = places(12_000, 3), assimilator.error_level(true_lead)
     departures = innovations(assimilator, given, assimilator.background_error(given, level), 4)
-    found = assimilator.estimate_error_level(given, departures, TIME, first=guess * level)
+    found = assimilator.estimate_error_level(given, departures, first=guess * level)
     assert found == pytest.approx(level, rel=0.15)
 
 
@@ -268,23 +269,23 @@ def test_the_error_level_is_found_from_the_innovations(
 def test_one_cycle_changes_the_error_level_only_so_far(assimilator: Assimilator, guess: float, factor: float) -> None:
     given, level = places(100_000, 3), assimilator.error_level(12.0)
     departures = innovations(assimilator, given, assimilator.background_error(given, level), 4)
-    found = assimilator.estimate_error_level(given, departures, TIME, first=guess * level)
+    found = assimilator.estimate_error_level(given, departures, first=guess * level)
     assert found == pytest.approx(factor * guess * level, rel=0.01)
 
 
 def test_a_few_reports_move_the_error_level_less_than_many(assimilator: Assimilator) -> None:
     given, level = places(int(FEW_REPORTS), 3), assimilator.error_level(12.0)
     departures = 10 * innovations(assimilator, given, assimilator.background_error(given, level), 4)
-    found = assimilator.estimate_error_level(given, departures, TIME, first=level)
+    found = assimilator.estimate_error_level(given, departures, first=level)
     assert found == pytest.approx(level * INFLATION_BOUNDS[1] ** 0.5)
 
 
 def test_gross_errors_hardly_move_the_error_level(assimilator: Assimilator) -> None:
     given, level = places(12_000, 3), assimilator.error_level(12.0)
     departures = innovations(assimilator, given, assimilator.background_error(given, level), 4)
-    clean = assimilator.estimate_error_level(given, departures, TIME, first=level)
+    clean = assimilator.estimate_error_level(given, departures, first=level)
     departures[::1000] *= 30  # by themselves almost as much variance as all the others
-    assert assimilator.estimate_error_level(given, departures, TIME, first=level) == pytest.approx(clean, rel=0.15)
+    assert assimilator.estimate_error_level(given, departures, first=level) == pytest.approx(clean, rel=0.15)
 
 
 @pytest.mark.parametrize("inflation", [0.85, 1.0, 1.4])
@@ -301,7 +302,7 @@ def test_with_an_ensemble_the_error_level_is_a_multiple_of_its_spread(
     at_reports = assimilator.equivalents(ensemble, given).std(axis=0, ddof=1)
     spread = np.hypot(at_reports, assimilator.background_error(given, inherited))
     departures = innovations(assimilator, given, inflation * spread, 5)
-    found = assimilator.estimate_error_level(given, departures, TIME, 0.2, ensemble)
+    found = assimilator.estimate_error_level(given, departures, 0.2, ensemble)
     assert found == pytest.approx(inflation * first, rel=0.1)
 
 
@@ -318,9 +319,9 @@ def test_members_are_spread_up_to_the_error_level_but_never_drawn_together(
 
 
 def test_without_observations_the_error_level_is_the_first_guess(assimilator: Assimilator, background: States) -> None:
-    assert assimilator.estimate_error_level(places(0), np.empty(0), TIME, 0.123) == 0.123
+    assert assimilator.estimate_error_level(places(0), np.empty(0), 0.123) == 0.123
     ensemble = np.repeat(background, 4, axis=0)  # no spread at all: the model's own error is left
-    found = assimilator.estimate_error_level(places(0), np.empty(0), TIME, 0.123, ensemble)
+    found = assimilator.estimate_error_level(places(0), np.empty(0), 0.123, ensemble)
     assert found == pytest.approx(assimilator.error_level(6.0))
 
 

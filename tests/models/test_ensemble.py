@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.assimilation import FEWEST_MEMBERS_FOR_SPREAD, AnalysisSettings, Assimilator, States
+from models.assimilation import AnalysisSettings, Assimilator
 from models.diffusion.prior import LevelPrior
 from models.ensemble import by_channel, centred, recentred, updated, with_model_error, without_negative
+from models.error_model import FEWEST_MEMBERS_FOR_SPREAD, States
 from models.latent_observations import LatentObservations
 from models.observation_operator import ObservationOperator
 from tests.models.synthetic import Atmosphere

@@ -128,7 +128,7 @@ class ToyModel:
         return 1.0 if lead_hours is None else min(1.0, 0.2 + lead_hours / 100.0)
 
     def estimate_error_level(
-        self, observations: Observations, departures: Array, valid_time: datetime, first: float, background: Array
+        self, observations: Observations, departures: Array, first: float, background: Array
     ) -> float:
         return first
 

@@ -68,7 +68,7 @@ def error_level(work: Work, evidence: Evidence) -> float:
         return work.model.error_level(None)
     first = work.model.error_level(background["lead_hours"])
     members = work.desk.array("background")
-    return work.model.estimate_error_level(evidence.observations, evidence.departures, work.valid_time, first, members)
+    return work.model.estimate_error_level(evidence.observations, evidence.departures, first, members)
 
 
 def draw(work: Work, evidence: Evidence, level: float, seed: int) -> Array:

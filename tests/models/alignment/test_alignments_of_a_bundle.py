@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from models.alignment_card import AlignmentCard, ScoreChange, alignment_names, weights_path, write_card
-from models.assimilation import AnalysisSettings, Assimilator, States
+from models.assimilation import AnalysisSettings, Assimilator
 from models.bundle import Bundle, BundleError, file_digest
+from models.error_model import States
 from models.networks.low_rank import ChangedNetwork, LowRankChange, convolutions
 from tests.models.synthetic import Atmosphere
 from tests.models.test_assimilation import observe
