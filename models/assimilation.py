@@ -19,7 +19,7 @@ from models.diffusion.denoiser import Denoiser
 from models.diffusion.guidance import Covariance, Dps, Mmps, Repaint
 from models.diffusion.prior import PriorDenoiser
 from models.diffusion.samplers import ancestral, dpm_solver, heun, part_of
-from models.ensemble import by_channel, recentred, updated, with_model_error, without_negative
+from models.ensemble import by_channel, recentred, updated, widened, with_model_error, without_negative
 from models.error_model import FEWEST_MEMBERS_FOR_SPREAD, ErrorModel, States
 from models.latent_observations import LatentObservations
 from models.observation_operator import ObservationSet
@@ -35,7 +35,7 @@ CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled 
 MODEL_ERROR_DRY, MODEL_ERROR_MOIST = 0.75, 1.5
 # What the perturbations of fresh samples (an analysis without a cycled ensemble) are multiplied by: without it they are
 # narrower than their error.
-FRESH_DRY, FRESH_MOIST = 1.12, 1.35
+FRESH_DRY, FRESH_MOIST = 1.085, 1.305
 # Conjugate gradients of guidance: with B until they converge; with the poorer Gaussian reference stopped early, which holds back
 # what it would make of real soundings far from its climate (docs/science.md, real soundings).
 CONVERGED, STOPPED_EARLY = 60, 12
@@ -153,7 +153,7 @@ class Assimilator(ErrorModel):
         else:
             state = latent.state(self._sample(guided, guided_centre, z_b, settings, noise, progress))
             if settings.sampler == "dpm":
-                state = recentred(state, state.mean(dim=0, keepdim=True), self._by_channel(FRESH_DRY, FRESH_MOIST))
+                state = widened(state, self._by_channel(FRESH_DRY, FRESH_MOIST))
         if background is not None:  # a cold start's increment is a whole state, with what mountains hold beyond it
             state = anomaly + self.bundle.forecast.cut(state - anomaly)
         members = climate.denormalise(state, valid_time)

@@ -36,10 +36,16 @@ def without_negative(members: Tensor) -> Tensor:
     return kept * torch.where(above, mean / torch.where(above, raised, 1.0), 1.0)  # no 0 / 0, for the gradient's sake
 
 
-def recentred(samples: Tensor, centre: Tensor, amplitude: Tensor | float = 1.0) -> Tensor:
-    """`samples` [member, ...] moved to the mean `centre` [1, ...], their perturbations times `amplitude` (that
-    broadcasts)."""
-    return centre + amplitude * (samples - samples.mean(dim=0, keepdim=True))
+def recentred(samples: Tensor, centre: Tensor) -> Tensor:
+    """`samples` [member > 1, ...] moved to the mean `centre` [1, ...], each with the variance about it that it had about
+    its own distribution's mean."""
+    return centre + centred(samples)
+
+
+def widened(members: Tensor, amplitude: Tensor | float) -> Tensor:
+    """`members` [member, ...] with their perturbations times `amplitude` (that broadcasts)."""
+    mean = members.mean(dim=0, keepdim=True)
+    return mean + amplitude * (members - mean)
 
 
 def by_channel(channels: int, moisture: list[int], dry: float, moist: float) -> Tensor:

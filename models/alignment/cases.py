@@ -20,7 +20,7 @@ from models.climate import year_fraction
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.prior import LevelPrior, PriorDenoiser
 from models.diffusion.samplers import dpm_solver
-from models.ensemble import by_channel, recentred, without_negative
+from models.ensemble import by_channel, recentred, widened, without_negative
 from models.grid import area_weights
 from models.rewards import channel_rmse, roll_forward
 from models.training.data import Anomalies, NatureFile
@@ -99,7 +99,7 @@ class Conditioned:
         increment = self._increment(recentred(w, centre))
         atmosphere = self.atmosphere
         amplitude = by_channel(increment.shape[1], atmosphere.moisture, FRESH_DRY, FRESH_MOIST).to(increment)
-        return self._physical(recentred(increment, increment.mean(dim=0, keepdim=True), amplitude))
+        return self._physical(widened(increment, amplitude))
 
     def _increment(self, w: Tensor) -> Tensor:
         atmosphere = self.atmosphere

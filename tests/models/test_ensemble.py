@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.assimilation import AnalysisSettings, Assimilator
 from models.diffusion.prior import LevelPrior
-from models.ensemble import by_channel, centred, recentred, updated, with_model_error, without_negative
+from models.ensemble import by_channel, centred, recentred, updated, widened, with_model_error, without_negative
 from models.error_model import FEWEST_MEMBERS_FOR_SPREAD, States
 from models.latent_observations import LatentObservations
 from models.observation_operator import ObservationOperator
@@ -126,12 +126,19 @@ def test_the_gradient_of_taking_out_negative_values_is_finite_where_all_of_them_
     assert members.grad.tolist() == [[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
 
 
-def test_recentring_moves_the_mean_and_scales_each_channel_by_its_own_amplitude() -> None:
+def test_recentring_moves_the_mean_and_keeps_the_variance_of_a_member_about_it() -> None:
+    samples = 3.0 + 2.0 * torch.randn(4, 40_000, generator=generator())
+    centre = torch.randn(1, 40_000, generator=generator())
+    moved = recentred(samples, centre)
+    torch.testing.assert_close(moved.mean(dim=0, keepdim=True), centre, atol=1e-5, rtol=1e-5)
+    assert float(((moved - centre) ** 2).mean()) == pytest.approx(4.0, rel=0.02)  # not 3/4 of it, as 4 draws have left
+
+
+def test_widening_keeps_the_mean_and_scales_each_channel_by_its_own_amplitude() -> None:
     samples = torch.randn(6, 3, 4, 5, generator=generator())
-    centre = torch.randn(1, 3, 4, 5, generator=generator())
-    moved = recentred(samples, centre, by_channel(3, [1], 2.0, 0.5))
-    torch.testing.assert_close(moved.mean(dim=0, keepdim=True), centre)
-    ratio = moved.std(dim=0) / samples.std(dim=0)
+    wide = widened(samples, by_channel(3, [1], 2.0, 0.5))
+    torch.testing.assert_close(wide.mean(dim=0), samples.mean(dim=0))
+    ratio = wide.std(dim=0) / samples.std(dim=0)
     torch.testing.assert_close(ratio, torch.tensor([2.0, 0.5, 2.0])[:, None, None].expand_as(ratio))
 
 
