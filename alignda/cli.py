@@ -102,16 +102,21 @@ def train(config: Path, work: Path, out: Path, stages: tuple[str, ...], device: 
 @click.option(
     "--work", type=click.Path(file_okay=False, path_type=Path), required=True, help="Nature runs, pairs, checkpoints."
 )
+@click.option(
+    "--nature",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the nature runs.  [default: nature in the work folder]",
+)
 @click.option("--stage", "stages", multiple=True, help="Only this one (repeatable): candidates, preferences, ...")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-def align(config: Path, bundle: Path, work: Path, stages: tuple[str, ...], device: str) -> None:
+def align(config: Path, bundle: Path, work: Path, nature: Path | None, stages: tuple[str, ...], device: str) -> None:
     """Align a bundle's prior with preferences or rewards (extra `train`); goes on where it was interrupted."""
     from models.alignment.cli import STAGES
     from models.alignment.cli import align as run
 
     if unknown := set(stages) - set(STAGES):
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: choose from {', '.join(STAGES)}", param_hint="--stage")
-    run(config, bundle, work, stages or STAGES, device)
+    run(config, bundle, work, stages or STAGES, device, nature)
 
 
 @main.command()

@@ -3,8 +3,9 @@
     python -m benchmarks.science --nature nature-3.nc --work science-work
     python -m benchmarks.science --nature nature-3.nc --work science-work --only table-1-guidance cycle-60
 
-Results are written into benchmarks/results, each with command, seed, digest of the bundle, machine and date. What has a
-result of the present bundle and these options is left alone; `--again` computes it anew. A run that was stopped goes on where it was.
+First the alignments that are compared are made beside the bundle, those that it does not have. Results are written into
+benchmarks/results, each with command, seed, digests of bundle and code, machine and date. What has a result of the
+present bundle, code and options is left alone; `--again` computes it anew. A run that was stopped goes on where it was.
 """
 
 import argparse
@@ -20,10 +21,11 @@ import yaml
 from models.alignment_card import alignment_names
 from models.bundle import SHIPPED
 from models.evaluation.options import named_alignment
-from models.evaluation.report import alignment_digests, bundle_digest
+from models.evaluation.report import alignment_digests, bundle_digest, code_digest
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+RECIPES = HERE.parent / "models" / "alignment" / "recipes"
 Configuration = dict[str, Any]
 
 
@@ -33,59 +35,64 @@ def configuration() -> Configuration:
     return read
 
 
-def usable(methods: list[str], alignments: list[str]) -> list[str]:
-    """The methods whose alignment, if they name one, exists; the others are told."""
-    kept = []
-    for method in methods:
-        name = named_alignment(method)
-        if name is None or name in alignments:
-            kept.append(method)
-        else:
-            print(f"left out, there is no such alignment: {method}", flush=True)
-    return kept
-
-
 def result_file(name: str) -> str:
     """Relative to the root of the project, where the commands run: results name no folder of a machine."""
     return str((RESULTS / f"{name}.json").relative_to(HERE.parent))
 
 
-def evaluation(asked: Configuration, name: str, nature: Path, work: Path, alignments: list[str]) -> list[str]:
+def evaluation(asked: Configuration, name: str, nature: Path, work: Path) -> list[str]:
     """The arguments of `alignda evaluate` for one entry."""
     entry = asked["evaluate"][name]
     arguments = ["evaluate", entry["kind"], "--truth", str(nature)]
-    arguments += ["--from", str(asked["period"]["from"]), "--to", str(asked["period"]["to"])]
+    period = entry.get("period", asked["period"])
+    arguments += ["--from", str(period["from"]), "--to", str(period["to"])]
     arguments += ["--seed", str(entry.get("seed", asked["seed"])), "--reference", entry["reference"]]
     for option, value in entry["options"].items():
         arguments += [f"--{option}", str(value)]
-    for method in usable(entry["methods"], alignments):
+    for method in entry["methods"]:
         arguments += ["--method", method]
     return [*arguments, "--work", str(work / name), "--json", result_file(name)]
 
 
 def commands(asked: Configuration, nature: Path, work: Path) -> Iterator[tuple[str, list[str]]]:
-    """Name of the result and the command that makes it."""
-    alignments = alignment_names(SHIPPED)
+    """Name of the alignment or result, and the command that makes it."""
+    for name in asked["align"]:
+        recipe = RECIPES.relative_to(HERE.parent) / f"{name}.yaml"
+        command = [sys.executable, "-m", "alignda", "align", "--config", str(recipe)]
+        yield name, [*command, "--bundle", str(SHIPPED), "--work", str(work), "--nature", str(nature.parent)]
     for name in asked["evaluate"]:
-        yield name, [sys.executable, "-m", "alignda", *evaluation(asked, name, nature, work, alignments)]
+        yield name, [sys.executable, "-m", "alignda", *evaluation(asked, name, nature, work)]
     for name, (module, *arguments) in asked["benchmarks"].items():
         command = [sys.executable, "-m", f"benchmarks.{module}", *arguments, "--out", result_file(name)]
         yield name, [*command, "--nature", str(nature)]
 
 
-def is_done(path: Path, command: list[str], digest: str) -> bool:
-    """Whether there is a result of this bundle (or of none), and of an evaluation with these options, methods and
-    alignments."""
+def is_done(path: Path, command: list[str], bundle: str, code: str) -> bool:
+    """Whether there is a result of this bundle (or of none), of this code, and of an evaluation with these options,
+    methods and alignments; an alignment is done when the bundle has it."""
+    if "align" in command:
+        return path.stem in alignment_names(SHIPPED)
     if not path.exists():
         return False
     provenance = json.loads(path.read_text()).get("provenance", {})
     if "evaluate" in command:
         if _asked(provenance["command"]) != _asked(command):
             return False
-        methods = [text for option, text in _asked(command) if option == "--method"]
-        if provenance.get("alignments") != alignment_digests(SHIPPED, methods):
+        if provenance.get("alignments") != alignment_digests(SHIPPED, _methods(command)):
             return False
-    return provenance.get("bundle_sha256") in (digest, "random weights")
+    if provenance.get("bundle_sha256") == "random weights":
+        return True
+    return bool(provenance.get("bundle_sha256") == bundle and provenance.get("code_sha256") == code)
+
+
+def missing_alignments(command: list[str]) -> list[str]:
+    """Those that methods of an evaluation name and the bundle does not have."""
+    named = map(named_alignment, _methods(command)) if "evaluate" in command else ()
+    return sorted({name for name in named if name} - set(alignment_names(SHIPPED)))
+
+
+def _methods(command: list[str]) -> list[str]:
+    return [text for option, text in _asked(command) if option == "--method"]
 
 
 def _asked(command: list[str]) -> list[tuple[str, str]]:
@@ -103,17 +110,22 @@ def main() -> None:
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--list", action="store_true", help="show the commands, run nothing")
     options = parser.parse_args()
-    asked, digest = configuration(), bundle_digest(SHIPPED)
-    unknown = set(options.only or ()) - {*asked["evaluate"], *asked["benchmarks"]}
+    asked, bundle, code = configuration(), bundle_digest(SHIPPED), code_digest()
+    unknown = set(options.only or ()) - {*asked["align"], *asked["evaluate"], *asked["benchmarks"]}
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))} in science.yaml")
     for name, command in commands(asked, options.nature, options.work):
         if options.only and name not in options.only:
             continue
-        done = is_done(RESULTS / f"{name}.json", command, digest) and not options.again
+        done = is_done(RESULTS / f"{name}.json", command, bundle, code) and not options.again
         print(f"{name}: {'done' if done else ' '.join(command)}", flush=True)
-        if not done and not options.list:
-            subprocess.run(command, check=True, cwd=HERE.parent)
+        if done or options.list:
+            continue
+        if missing := missing_alignments(command):
+            parser.error(
+                f"{name} compares alignments that the bundle does not have; make them first: --only {' '.join(missing)}"
+            )
+        subprocess.run(command, check=True, cwd=HERE.parent)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The product's own analysis, and the two that make none, as methods of an evaluation."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,20 +13,19 @@ from models.evaluation.options import Options
 
 @dataclass(frozen=True)
 class Ours:
-    """Guided samples of the prior, as a cycle of the worker draws them: error level first, then the ensemble."""
+    """Guided samples of the prior, as a cycle of the worker draws them: error level first, then the ensemble.
+    `estimated` False: the level of the bundle's table for this lead time, whatever the innovations say."""
 
     assimilator: Assimilator
     settings: AnalysisSettings
+    estimated: bool = True
     name: str = "ours"
 
     def analyse(self, given: Given) -> States:
-        departures = departures_of_mean(self.assimilator, given)
-        level = self.assimilator.estimate_error_level(
-            given.observations,
-            departures,
-            self.assimilator.error_level(given.lead_hours),
-            given.background,
-        )
+        level = self.assimilator.error_level(given.lead_hours)
+        if self.estimated:
+            departures = departures_of_mean(self.assimilator, given)
+            level = self.assimilator.estimate_error_level(given.observations, departures, level, given.background)
         settings = replace(self.settings, seed=given.seed)
         result = self.assimilator.analyse(given.background, given.observations, given.valid_time, level, settings)
         return result.members
@@ -42,9 +42,14 @@ class Unchanged:
 
 
 def ours(assimilator: Assimilator, options: Options) -> Method:
-    """`ours:guidance=mmps,members=16,steps=8,alignment=NAME,sampler=dpm`."""
-    given = options.typed(guidance="mmps", members=16, steps=8, sampler="dpm", alignment="")
-    return Ours(assimilator, AnalysisSettings(**{**given, "alignment": given["alignment"] or None}))
+    """`ours:guidance=mmps,members=16,steps=8,alignment=NAME,sampler=dpm,share=0.3,estimated=true`; `share` of the network's
+    correction is the product's own if it is not given."""
+    given = options.typed(
+        guidance="mmps", members=16, steps=8, sampler="dpm", alignment="", share=math.nan, estimated=True
+    )
+    estimated = given.pop("estimated")
+    own = {"alignment": given["alignment"] or None, "share": None if math.isnan(given["share"]) else given["share"]}
+    return Ours(assimilator, AnalysisSettings(**{**given, **own}), estimated)
 
 
 def unchanged(_: Assimilator, options: Options) -> Method:

@@ -24,6 +24,8 @@ from models.evaluation.world import World
 from models.specification import Frozen
 
 FORMAT = "alignda.evaluation/1"
+MODELS = Path(__file__).parents[1]
+MAKERS = {"training", "alignment"}
 COLUMNS = {
     "mse_analysis_mean": "MSE",
     "mse_analysis_member": "MSE 1",
@@ -51,6 +53,7 @@ class Provenance(Frozen):
     torch: str
     bundle: str
     bundle_sha256: str
+    code_sha256: str = ""
     alignments: dict[str, str]
     truth: str
 
@@ -111,6 +114,16 @@ def bundle_digest(folder: Path) -> str:
     return sha256("".join(lines).encode()).hexdigest()
 
 
+def code_digest() -> str:
+    """One sha256 of the source that an evaluation runs: of the lines "path sha256" of the modules in models/, without those
+    that make bundles and alignments, which have digests of their own."""
+    modules = [path.relative_to(MODELS) for path in MODELS.rglob("*.py")]
+    lines = sorted(
+        f"{path.as_posix()} {file_digest(MODELS / path)}\n" for path in modules if path.parts[0] not in MAKERS
+    )
+    return sha256("".join(lines).encode()).hexdigest()
+
+
 def alignment_digests(bundle: Path, methods: Iterable[str]) -> dict[str, str]:
     """sha256 of the weights of every alignment that these methods name."""
     names = sorted({name for name in map(named_alignment, methods) if name})
@@ -130,6 +143,7 @@ def provenance(world: World, bundle: Path, methods: Iterable[str] = ()) -> Prove
         torch=torch.__version__,
         bundle=spec.name,
         bundle_sha256=bundle_digest(bundle),
+        code_sha256=code_digest(),
         alignments=alignment_digests(bundle, methods),
         truth=world.truth.path.name,
     )

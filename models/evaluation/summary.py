@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from models.evaluation.intervals import Comparison, Interval, Resampling
 from models.evaluation.ranks import Flatness, flatness
@@ -38,12 +39,15 @@ class Score:
 
 
 class MethodSummary(Frozen):
-    """One method over all its cases. `wrmse` by state and channel (SI); `spread_skill` by channel group."""
+    """One method over all its cases. `wrmse` by state and channel (SI); `spread_skill` by channel group
+    (sqrt((m + 1) / m * mean variance / mean square error of the mean), Fortin et al. 2014: 1 where members and truth are
+    drawn alike)."""
 
     cases: int
     scores: dict[str, Interval]
     wrmse: dict[str, dict[str, float]]
     spread_skill: dict[str, float]
+    spread_skill_interval: dict[str, Interval] = Field(default_factory=dict)
     ranks: dict[str, Flatness]
     spectra: dict[str, Spectra]
 
@@ -132,12 +136,14 @@ def summarise(
         if len(values)
     }
     groups = {"all": list(range(len(spec.channels))), **channel_groups(spec.channels)}
+    ratios = {name: ratio for name, i in groups.items() if (ratio := spread_skill(cases, i, resampling)) is not None}
     same_size = [case for case in cases if case.members == cases[-1].members and case.members > 1]
     return MethodSummary(
         cases=len(cases),
         scores=scores,
         wrmse={name: _wrmse(attribute, cases, spec, total_std) for name, attribute in STATES.items()},
-        spread_skill={name: ratio for name, i in groups.items() if (ratio := _spread_skill(cases, i)) is not None},
+        spread_skill={name: ratio.estimate for name, ratio in ratios.items() if ratio.estimate is not None},
+        spread_skill_interval=ratios,
         ranks=_ranks(same_size, resampling) if len(same_size) == len(cases) else {},
         spectra=_spectra(cases),
     )
@@ -158,14 +164,14 @@ def _wrmse(
     return {channel_name(c): float(value) for c, value in zip(spec.channels, roots, strict=True)}
 
 
-def _spread_skill(cases: Sequence[CaseScores], channels: list[int]) -> float | None:
-    """sqrt((m + 1) / m * mean variance / mean square error of the mean) over cases and channels (Fortin et al. 2014)."""
+def spread_skill(cases: Sequence[CaseScores], channels: list[int], resampling: Resampling) -> Interval | None:
+    """The ratio over cases and these channels; None without an ensemble of one size."""
     members = cases[0].members
     if members < 2 or any(case.members != members for case in cases):
         return None
-    variance = np.mean([np.array(case.variance)[channels] for case in cases])
-    error = np.mean([np.array(case.analysis_mean.mse)[channels] for case in cases])
-    return float(np.sqrt((members + 1) / members * variance / max(error, 1e-30)))
+    variance = np.array([np.mean(np.array(case.variance)[channels]) for case in cases])
+    error = np.array([np.mean(np.array(case.analysis_mean.mse)[channels]) for case in cases])
+    return resampling.compare((members + 1) / members * variance, np.maximum(error, 1e-30), root=True).ratio
 
 
 def _ranks(cases: Sequence[CaseScores], resampling: Resampling) -> dict[str, Flatness]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from models.alignment_card import weights_path
-from models.assimilation import Assimilator
+from models.assimilation import AnalysisResult, Assimilator
 from models.evaluation.cycling import CyclePlan, cycle_times, run_cycles
 from models.evaluation.ledger import Ledger, LedgerError, open_ledgers
 from models.evaluation.method import Given, Method, States
@@ -313,6 +314,24 @@ def test_the_gross_check_takes_what_no_background_explains(world: World, observi
 def test_a_method_that_cannot_be_made_says_why(assimilator: Assimilator, text: str, message: str) -> None:
     with pytest.raises(MethodError, match=message):
         create(text, assimilator)
+
+
+def test_share_and_level_of_ours_are_the_products_own_unless_they_are_named(
+    assimilator: Assimilator, world: World, observing: RandomGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[float | None, float]] = []
+
+    def analyse(_: object, background: States, *given: Any) -> AnalysisResult:
+        told.append((given[3].share, given[2]))
+        return AnalysisResult(background, 0)
+
+    monkeypatch.setattr(Assimilator, "analyse", analyse)
+    monkeypatch.setattr(Assimilator, "estimate_error_level", lambda *_: 0.123)
+    background = world.first_background(START)
+    given = Given(background, observing.at(START), START, 48, 0)
+    for text in ("ours", "ours:share=0,estimated=false"):
+        create(text, assimilator).analyse(given)
+    assert told == [(None, 0.123), (0.0, assimilator.error_level(48))]
 
 
 def test_a_truth_on_another_grid_is_refused(assimilator: Assimilator, tmp_path: Path) -> None:

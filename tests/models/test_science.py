@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 import pytest
 
+from alignda.cli import align
 from alignda.evaluate.commands import evaluate
 from benchmarks import science
 from benchmarks.baselines import method_text, search
 from models.alignment_card import alignment_names
 from models.evaluation.options import METHODS
-from models.evaluation.report import alignment_digests
+from models.evaluation.report import alignment_digests, code_digest
 
 ASKED = science.configuration()
 RECIPES = {path.stem for path in (science.HERE.parent / "models/alignment/recipes").glob("*.yaml")}
@@ -21,21 +22,32 @@ RECIPES = {path.stem for path in (science.HERE.parent / "models/alignment/recipe
 def test_every_evaluation_is_a_command_that_alignda_understands(name: str, tmp_path: Path) -> None:
     truth = tmp_path / "truth.nc"
     truth.touch()
-    arguments = science.evaluation(ASKED, name, truth, tmp_path, sorted(RECIPES))
+    arguments = science.evaluation(ASKED, name, truth, tmp_path)
     command = evaluate.commands[arguments[1]]
     context = command.make_context(arguments[1], arguments[2:])
-    assert context.params["start"].year == context.params["end"].year == 2021
+    year = 2020 if name == "cycle-choices" else 2021  # what is chosen by is not what is reported
+    assert context.params["start"].year == context.params["end"].year == year
     assert context.params["reference"] in context.params["methods"]
     assert len(context.params["methods"]) == len(set(ASKED["evaluate"][name]["methods"]))
     assert {method.partition(":")[0] for method in context.params["methods"]} <= set(METHODS)
 
 
-def test_methods_of_missing_alignments_are_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert science.usable(["ours", "ours:steps=8,alignment=a", "ours:alignment=b"], ["a"]) == [
-        "ours",
-        "ours:steps=8,alignment=a",
-    ]
-    assert "ours:alignment=b" in capsys.readouterr().out
+def test_an_evaluation_is_refused_while_an_alignment_that_it_compares_is_missing() -> None:
+    shipped = alignment_names(science.SHIPPED)[0]
+    command = ["alignda", "evaluate", "one-shot", "--method", "ours", "--method", f"ours:alignment={shipped}"]
+    assert science.missing_alignments(command) == []
+    assert science.missing_alignments([*command, "--method", "ours:steps=8,alignment=of-mars"]) == ["of-mars"]
+
+
+def test_the_alignments_come_first_and_are_made_once(tmp_path: Path) -> None:
+    listed = list(science.commands(ASKED, tmp_path / "nature-3.nc", tmp_path))
+    assert [name for name, _ in listed][: len(ASKED["align"])] == ASKED["align"]
+    for name, command in listed[: len(ASKED["align"])]:
+        arguments = command[command.index("align") + 1 :]
+        assert align.make_context("align", arguments).params["nature"] == tmp_path
+        assert science.is_done(science.RESULTS / f"{name}.json", command, "", "") == (
+            name in alignment_names(science.SHIPPED)
+        )
 
 
 def test_every_alignment_of_the_configuration_has_a_recipe() -> None:
@@ -46,19 +58,22 @@ def test_every_alignment_of_the_configuration_has_a_recipe() -> None:
         for part in method.partition(":")[2].split(",")
         if part.startswith("alignment=")
     }
-    assert named and named <= RECIPES | set(alignment_names(science.SHIPPED))
+    assert named and named <= set(ASKED["align"]) <= RECIPES
 
 
-def test_a_result_of_fewer_cases_or_another_bundle_is_made_again(tmp_path: Path) -> None:
+def test_a_result_of_fewer_cases_another_bundle_or_other_code_is_made_again(tmp_path: Path) -> None:
     result, command = tmp_path / "table.json", ["python", "-m", "alignda", "evaluate", "one-shot", "--cases", "40"]
     command += ["--method", "ours", "--method", "3dvar", "--json", "here/table.json"]
-    assert not science.is_done(result, command, "digest")
+    assert not science.is_done(result, command, "bundle", "code")
     made = ["alignda", "evaluate", "one-shot", "--method", "3dvar", "--method", "ours", "--cases", "40"]
-    result.write_text(json.dumps({"provenance": {"command": made, "bundle_sha256": "digest", "alignments": {}}}))
-    assert science.is_done(result, command, "digest") and not science.is_done(result, command, "other")
+    told = {"command": made, "bundle_sha256": "bundle", "code_sha256": "code", "alignments": {}}
+    result.write_text(json.dumps({"provenance": told}))
+    assert science.is_done(result, command, "bundle", "code")
+    assert not science.is_done(result, command, "other", "code")
+    assert not science.is_done(result, command, "bundle", "other")
     made[-1] = "16"
-    result.write_text(json.dumps({"provenance": {"command": made, "bundle_sha256": "digest", "alignments": {}}}))
-    assert not science.is_done(result, command, "digest")
+    result.write_text(json.dumps({"provenance": told}))
+    assert not science.is_done(result, command, "bundle", "code")
 
 
 def test_a_result_of_an_alignment_that_was_trained_again_is_made_again(tmp_path: Path) -> None:
@@ -66,11 +81,23 @@ def test_a_result_of_an_alignment_that_was_trained_again_is_made_again(tmp_path:
     result, command = tmp_path / "table.json", ["alignda", "evaluate", "one-shot", "--method", f"ours:alignment={name}"]
     digests = alignment_digests(science.SHIPPED, [f"ours:steps=8,alignment={name}"])
     assert list(digests) == [name]
-    told = {"command": command, "bundle_sha256": "digest", "alignments": digests}
+    told = {"command": command, "bundle_sha256": "bundle", "code_sha256": "code", "alignments": digests}
     result.write_text(json.dumps({"provenance": told}))
-    assert science.is_done(result, command, "digest")
+    assert science.is_done(result, command, "bundle", "code")
     result.write_text(json.dumps({"provenance": {**told, "alignments": {name: "of last week"}}}))
-    assert not science.is_done(result, command, "digest")
+    assert not science.is_done(result, command, "bundle", "code")
+
+
+def test_the_digest_of_the_code_knows_what_an_evaluation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("assimilation.py", "training/loop.py", "nature/network.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("a = 1")
+    monkeypatch.setattr("models.evaluation.report.MODELS", tmp_path)
+    before = code_digest()
+    (tmp_path / "training/loop.py").write_text("a = 2")
+    assert code_digest() == before
+    (tmp_path / "nature/network.py").write_text("a = 2")
+    assert code_digest() != before
 
 
 def test_unknown_options_would_be_noticed(tmp_path: Path) -> None:
