@@ -1,5 +1,6 @@
 """The typed specification of a model bundle (`bundle.json`): grid, channels, architecture, error levels."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -25,6 +26,14 @@ class GridSpec(Frozen):
     N: int
     latitudes: tuple[float, ...]
     longitudes: tuple[float, ...]
+
+    def is_at(self, latitudes: Sequence[float], longitudes: Sequence[float]) -> bool:
+        """Whether these are its rows and columns, but for what the processor rounded (and netCDF in single precision)."""
+        pairs = ((self.latitudes, latitudes), (self.longitudes, longitudes))
+        return all(
+            len(mine) == len(theirs) and all(abs(a - b) < 1e-4 for a, b in zip(mine, theirs, strict=True))
+            for mine, theirs in pairs
+        )
 
 
 class AutoencoderSpec(Frozen):

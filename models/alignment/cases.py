@@ -183,7 +183,8 @@ def open_periods(periods: Sequence[Period], bundle: Bundle, nature: Path, work: 
     runs: list[Anomalies] = []
     for period in periods:
         file = NatureFile.open(nature / period.file, before=as_time(period.before))
-        if file.grid != bundle.spec.grid or file.channels != bundle.spec.channels:
+        on_grid = bundle.spec.grid.is_at(file.grid.latitudes, file.grid.longitudes)
+        if not on_grid or file.channels != bundle.spec.channels:
             raise ValueError(f"{file.path} is not on the grid and channels of bundle {bundle.spec.name}")
         until = f"{file.times[-1] + timedelta(hours=bundle.spec.step_hours):%Y%m%dT%H}"
         folder = work / f"anomalies-{Path(period.file).stem}-until-{until}"

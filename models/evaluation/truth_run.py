@@ -21,10 +21,8 @@ class TruthRun:
     def __init__(self, path: Path, spec: BundleSpec) -> None:
         self.path, self.spec = path, spec
         self._states = xr.open_dataset(path, cache=False)
-        for axis, expected in (("latitude", spec.grid.latitudes), ("longitude", spec.grid.longitudes)):
-            found = self._states[axis].values
-            if found.shape != (len(expected),) or not np.allclose(found, expected, atol=1e-4):
-                raise ValueError(f"{path} is not on the grid of the bundle {spec.name}: its {axis} differs")
+        if not spec.grid.is_at(self._states["latitude"].values, self._states["longitude"].values):
+            raise ValueError(f"{path} is not on the grid of the bundle {spec.name}")
         self._levels = [float(level) for level in self._states["level"].values]
         lacking = [f"{c.variable} {c.level}" for c in spec.channels if not self._has(c)]
         if lacking:

@@ -334,6 +334,13 @@ def test_share_and_level_of_ours_are_the_products_own_unless_they_are_named(
     assert told == [(None, 0.123), (0.0, assimilator.error_level(48))]
 
 
+def test_a_grid_is_the_same_whatever_the_processor_rounded(assimilator: Assimilator) -> None:
+    grid = assimilator.spec.grid
+    assert grid.is_at([np.nextafter(v, 90.0) for v in grid.latitudes], np.float32(grid.longitudes))
+    assert not grid.is_at(grid.latitudes[1:], grid.longitudes)
+    assert not grid.is_at([v + 0.01 for v in grid.latitudes], grid.longitudes)
+
+
 def test_a_truth_on_another_grid_is_refused(assimilator: Assimilator, tmp_path: Path) -> None:
     path = write_nature(tmp_path / "other.nc", 1, START, 1, gaussian_grid(24))
     with pytest.raises(ValueError, match="not on the grid"):
