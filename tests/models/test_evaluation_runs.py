@@ -336,7 +336,7 @@ def test_share_and_level_of_ours_are_the_products_own_unless_they_are_named(
 
 def test_a_grid_is_the_same_whatever_the_processor_rounded(assimilator: Assimilator) -> None:
     grid = assimilator.spec.grid
-    assert grid.is_at([np.nextafter(v, 90.0) for v in grid.latitudes], np.float32(grid.longitudes))
+    assert grid.is_at([np.nextafter(v, 90.0) for v in grid.latitudes], [float(np.float32(v)) for v in grid.longitudes])
     assert not grid.is_at(grid.latitudes[1:], grid.longitudes)
     assert not grid.is_at([v + 0.01 for v in grid.latitudes], grid.longitudes)
 

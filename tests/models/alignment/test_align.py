@@ -212,6 +212,30 @@ def test_only_the_last_evaluations_carry_a_gradient(bundle: Path, shared: Path, 
     assert not found.equal(whole)
 
 
+def test_the_anchor_is_the_squared_distance_from_the_base_in_units_of_the_noise() -> None:
+    class Scaled:
+        """Stands for a denoiser: E[w_0 | w_t] = factor w_t."""
+
+        background = torch.zeros(1)
+
+        def __init__(self, factor: torch.Tensor) -> None:
+            self.factor, self.evaluations = factor, 0
+
+        def __call__(self, x: torch.Tensor, level: Level) -> torch.Tensor:
+            self.evaluations += 1
+            return self.factor * x
+
+    factor, x = torch.tensor(1.5, requires_grad=True), torch.tensor([1.0, -2.0, 3.0])
+    levels = [Level(t) for t in (0.9, 0.5, 0.2)]
+    anchored = Truncated(Scaled(factor), Scaled(torch.tensor(1.0)), 3, 2)  # type: ignore[arg-type]
+    for level in levels:
+        anchored(x, level)
+    squares = sum(float((x**2).mean()) / level.sigma**2 for level in levels[1:])  # the first carries no gradient
+    assert anchored.departure.item() == pytest.approx(0.5**2 * squares, rel=1e-5)
+    anchored.departure.backward()
+    assert factor.grad is not None and factor.grad.item() == pytest.approx(2 * 0.5 * squares, rel=1e-5)
+
+
 def test_the_gradient_of_direct_fine_tuning_is_that_of_finite_differences(
     bundle: Path, shared: Path, nature: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
