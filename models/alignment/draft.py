@@ -63,7 +63,7 @@ class DraftLoss:
 
     def __call__(self, step: int) -> Tensor:
         batch = self.method.batch
-        # the networks choose bfloat16 themselves; geopotential and its gradients have more digits than that
+        # the networks choose their precision themselves; geopotential and its gradients have more digits than that
         with torch.autocast(self.atmosphere.device.type, enabled=False):
             losses = [self._of_case(self.cases[step * batch + k], step) for k in range(batch)]
         return torch.stack(losses).mean()
@@ -107,9 +107,10 @@ class DraftLoss:
         weights, area = self.method.rewards, self.atmosphere.area
         reward = weights.accuracy * accuracy(x, case.truth, area, unit).mean()
         if weights.crps:
-            reward = reward - weights.crps * fair_crps(x, case.truth[0], area, unit).mean()
+            reward = reward - weights.crps * fair_crps(x, case.truth[0], area, unit, centred=True).mean()
         if weights.energy:
-            reward = reward - weights.energy * fair_energy_score(x, case.truth[0], area, unit).mean()
+            energy = fair_energy_score(x, case.truth[0], area, unit, centred=True)
+            reward = reward - weights.energy * energy.mean()
         if weights.geostrophic or weights.hydrostatic:
             geostrophic, hydrostatic = balance_scores(self.atmosphere, x, case)
             reward = reward + weights.geostrophic * geostrophic.mean() + weights.hydrostatic * hydrostatic.mean()
