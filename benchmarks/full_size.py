@@ -27,6 +27,7 @@ from models.bundle import Bundle
 from models.nature.random_values import SMALLEST_ERROR, random_values
 from models.networks.autoencoder import Autoencoder
 from models.observation_operator import ObservationSet
+from models.precision import networks_on
 from models.specification import (
     AutoencoderSpec,
     BalanceReference,
@@ -167,7 +168,7 @@ def measure(assimilator: Assimilator, members: int) -> list[dict[str, Any]]:
     for batch in (1, members) if fast else (1,):
         z = torch.randn(batch, LATENT, ROWS // PATCH, COLUMNS // PATCH, device=device)
         one = torch.ones(batch, device=device)
-        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.no_grad(), networks_on(device):
             arguments = (z, z, z, z[:, :1], one, one, one)
             tell("denoiser", batch, seconds(partial(bundle.denoiser, *arguments), device, 10 if fast else 1), False)
             tell("decoder", batch, seconds(partial(bundle.autoencoder.decode, z), device, 10 if fast else 1), False)

@@ -23,6 +23,7 @@ from models.ensemble import by_channel, recentred, updated, widened, with_model_
 from models.error_model import FEWEST_MEMBERS_FOR_SPREAD, ErrorModel, States
 from models.latent_observations import LatentObservations
 from models.observation_operator import ObservationSet
+from models.precision import networks_on
 
 Progress = Callable[[float], None]
 
@@ -228,7 +229,7 @@ class Assimilator(ErrorModel):
         x = climate.normalise(self._tensor(state), valid_time)
         for _ in range(steps):
             season = torch.full((len(x),), year_fraction(valid_time), device=self.device)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            with networks_on(self.device):
                 x = self.bundle.forecast(x, season)
             valid_time = valid_time + step
             physical = climate.denormalise(x, valid_time)

@@ -15,6 +15,7 @@ from models.climate import Climate
 from models.diffusion.prior import LevelPrior
 from models.networks.autoencoder import Autoencoder
 from models.observation_operator import ObservationOperator
+from models.precision import networks_on
 
 PROBES = 32
 
@@ -47,7 +48,7 @@ class LatentObservations:
         self.tangent = operator.linearised(self.first_guess)
 
     def _decode(self, z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, dtype=torch.bfloat16):
+        with networks_on(z.device):
             return self.autoencoder.decode(z)
 
     def state(self, w: Tensor) -> Tensor:
@@ -98,6 +99,6 @@ class LatentObservations:
         pull, reach = self.linearised(w).tangent.painted(innovation, self.scale[:, 0, 0])
         mask = reach.abs() > 0.05
         x = self.state(w) + torch.where(mask, pull / torch.where(mask, reach, 1.0), 0.0) / self.scale
-        with torch.autocast(w.device.type, dtype=torch.bfloat16):
+        with networks_on(w.device):
             z = self.autoencoder.encode(x - self.remainder)
         return self.prior.whiten(z - self.z_b)

@@ -22,6 +22,7 @@ from models.diffusion.prior import LevelPrior, PriorDenoiser
 from models.diffusion.samplers import dpm_solver
 from models.ensemble import by_channel, recentred, widened, without_negative
 from models.grid import area_weights
+from models.precision import networks_on
 from models.rewards import channel_rmse, roll_forward
 from models.training.data import Anomalies, NatureFile
 from models.training.pool import AnalysisLikeErrors
@@ -66,7 +67,7 @@ class Atmosphere:
     def forecast(self, x: Tensor, valid_time: datetime, hours: int) -> Tensor:
         """Anomalies `hours` later, differentiable."""
         steps = hours // self.spec.step_hours
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with networks_on(self.device):
             return roll_forward(
                 self.bundle.forecast, self.bundle.climate, x, valid_time, steps, self.spec.step_hours, self.moisture
             )
@@ -80,7 +81,7 @@ class Conditioned:
         self.atmosphere, self.case = atmosphere, case
         self.prior = atmosphere.prior(case.error_level)
         self.season = year_fraction(case.valid_time)
-        with torch.no_grad(), torch.autocast(atmosphere.device.type, dtype=torch.bfloat16):
+        with torch.no_grad(), networks_on(atmosphere.device):
             self.z_b = coder.encode(case.background).float()
             self.remainder = case.background - coder.decode(self.z_b)
 
@@ -104,7 +105,7 @@ class Conditioned:
     def _increment(self, w: Tensor) -> Tensor:
         atmosphere = self.atmosphere
         z = self.z_b + self.prior.colour(w)
-        with torch.autocast(w.device.type, dtype=torch.bfloat16):
+        with networks_on(w.device):
             decoded = atmosphere.bundle.autoencoder.decode(z)
         return atmosphere.bundle.forecast.cut(decoded.float() + self.remainder - self.case.background)
 

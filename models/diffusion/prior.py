@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.diffusion.gaussian import ZonalGaussian
 from models.diffusion.schedule import Level
+from models.precision import networks_on
 
 
 def _by_row(matrix: Tensor, x: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ class PriorDenoiser:
             return wiener
         member = torch.ones(len(x), device=x.device)
         modulation = torch.ones_like(x[0, 0]) if self.prior.modulation is None else self.prior.modulation
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        with networks_on(x.device):
             correction: Tensor = self.network(
                 x,
                 wiener,

@@ -14,6 +14,7 @@ from models.diffusion.prior import ErrorStatistics, symmetric_inverse
 from models.grid import area_weights
 from models.networks.autoencoder import Autoencoder
 from models.networks.forecast import ForecastModel
+from models.precision import networks_on
 from models.training.autoencoder import reconstruction_error
 from models.training.data import TrainingData
 from models.training.forecast import STEP_OF_YEAR, last_forecast, new_forecast_model
@@ -60,7 +61,7 @@ def forecast_errors(
     for _ in range(stage.starts // stage.batch):
         states, season = data.sample(generator, stage.batch, ahead=leads[-1])
         x, season = states[0].to(device), season.to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with networks_on(device):
             for lead in range(1, leads[-1] + 1):
                 x = forecast(x, season + (lead - 1) * STEP_OF_YEAR)
                 if lead in leads:

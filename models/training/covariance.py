@@ -11,6 +11,7 @@ from models.covariance.balanced import ParameterTransform, fit_background_covari
 from models.covariance.store import COVARIANCE, BalancedStatistics, save_statistics
 from models.grid import area_weights
 from models.networks.forecast import ForecastModel
+from models.precision import networks_on
 from models.specification import GridSpec
 from models.training.backgrounds import load_networks
 from models.training.data import TrainingData
@@ -31,7 +32,7 @@ def forecast_errors(forecast: ForecastModel, data: TrainingData, steps: int, sta
         x = torch.cat([run.batch(np.array([i])) for run, i in part])
         season = torch.stack([run.season[i] for run, i in part])
         for step in range(steps):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with networks_on(torch.device("cpu")):
                 x = forecast(x, season + step * STEP_OF_YEAR).float()
         errors.append(torch.cat([run.batch(np.array([i + steps])) for run, i in part]) - x)
     return torch.cat(errors)

@@ -1,7 +1,7 @@
 """One resumable optimisation loop for every stage: AdamW, warm-up and cosine decay, averaged weights.
 
 A stage gives `loss(step) -> scalar`; the loop checkpoints, logs one JSON line a report, and leaves the averaged
-weights in the module. On the CPU and on the GPU the networks run in bfloat16 by autocast, the state in float32.
+weights in the module. On a GPU the networks run in bfloat16 by autocast, the state in float32.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.precision import networks_on
 from models.training.recipe import StageRecipe
 
 REPORTS = 40
@@ -39,7 +40,7 @@ def optimise(
 ) -> dict[str, float]:
     """Train `module` for `stage.steps` steps, continuing from `work/<name>.pt` when it is there.
 
-    `loss(step)` is evaluated under bfloat16 autocast; `validate(averaged module)` returns scores to log.
+    `loss(step)` is evaluated under bfloat16 autocast on a GPU; `validate(averaged module)` returns scores to log.
     Returns the last validation scores.
     """
     averaged = torch.optim.swa_utils.AveragedModel(
@@ -76,7 +77,7 @@ def optimise(
     for step in range(start, stage.steps):
         for group in optimiser.param_groups:
             group["lr"] = stage.learning_rate * learning_rate_factor(step, stage)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with networks_on(device):
             value = loss(step)
         if not torch.isfinite(value):
             raise FloatingPointError(f"{name}: loss is {value.item()} at step {step}; lower its learning rate")
@@ -87,7 +88,7 @@ def optimise(
         averaged.update_parameters(module)
         running, steps = running + value.item(), steps + 1
         if (step + 1) % report == 0 or step + 1 == stage.steps:
-            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+            with torch.no_grad(), networks_on(device):
                 scores = validate(averaged.module)
             seconds = spent + time.monotonic() - began
             row = {"step": step + 1, "of": stage.steps, "loss": running / steps, "seconds": round(seconds), **scores}

@@ -19,6 +19,7 @@ from models.diffusion.schedule import Level, alpha_sigma
 from models.grid import area_weights
 from models.networks.autoencoder import Autoencoder
 from models.networks.denoiser import DenoiserNetwork
+from models.precision import networks_on
 from models.training.backgrounds import load_networks
 from models.training.cycles import CycledCases
 from models.training.data import TrainingData
@@ -181,7 +182,7 @@ def new_denoiser(recipe: Recipe, data: TrainingData) -> DenoiserNetwork:
 def validation_pairs(pool: ForecastPool, criterion: PriorLoss) -> dict[str, Pairs]:
     """Fixed pairs of the validation year, with backgrounds and ("_cold") without."""
     parts = []
-    with torch.autocast(pool.device.type, dtype=torch.bfloat16):
+    with networks_on(pool.device):
         for step in range(1, 9):
             cases = pool.advance(16)
             if step in (2, 4, 8):

@@ -237,16 +237,14 @@ def test_the_anchor_is_the_squared_distance_from_the_base_in_units_of_the_noise(
 
 
 def test_the_gradient_of_direct_fine_tuning_is_that_of_finite_differences(
-    bundle: Path, shared: Path, nature: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, shared: Path, nature: Path
 ) -> None:
-    """All rewards at once, untruncated; in float32, since bfloat16 has no digits to differentiate by. Without the
-    anchor: it compares the networks on states that are taken as given."""
+    """All rewards at once, untruncated. Without the anchor: it compares the networks on states that are taken as
+    given."""
     run = opened(DRAFT, bundle, shared, nature)
     rewards = {"energy": 1.0, "crps": 1.0, "centre": 0.5, "accuracy": 0.3, "forecast": 0.5, "geostrophic": 1.0}
     method = DraftMethod(kind="draft", steps=1, batch=1, members=3, sampler_steps=2, gradient_steps=3, anchor=0.0,
                          rewards=rewards)  # type: ignore[arg-type]  # fmt: skip
-    plain = torch.autocast
-    monkeypatch.setattr(torch, "autocast", lambda *a, **k: plain("cpu", enabled=False))
     change = LowRankChange(run.base, 2)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
