@@ -6,6 +6,7 @@
 First the alignments that are compared are made beside the bundle, those that it does not have. Results are written into
 benchmarks/results, each with command, seed, digests of bundle and code, machine and date. What has a result of the
 present bundle, code and options is left alone; `--again` computes it anew. A run that was stopped goes on where it was.
+The plots are drawn at last.
 """
 
 import argparse
@@ -65,6 +66,7 @@ def commands(asked: Configuration, nature: Path, work: Path) -> Iterator[tuple[s
     for name, (module, *arguments) in asked["benchmarks"].items():
         command = [sys.executable, "-m", f"benchmarks.{module}", *arguments, "--out", result_file(name)]
         yield name, [*command, "--nature", str(nature)]
+    yield "plots", [sys.executable, "-m", "benchmarks.plots"]
 
 
 def is_done(path: Path, command: list[str], bundle: str, code: str) -> bool:
@@ -111,10 +113,10 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="show the commands, run nothing")
     options = parser.parse_args()
     asked, bundle, code = configuration(), bundle_digest(SHIPPED), code_digest()
-    unknown = set(options.only or ()) - {*asked["align"], *asked["evaluate"], *asked["benchmarks"]}
-    if unknown:
+    listed = list(commands(asked, options.nature, options.work))
+    if unknown := set(options.only or ()) - {name for name, _ in listed}:
         parser.error(f"there is no {', '.join(sorted(unknown))} in science.yaml")
-    for name, command in commands(asked, options.nature, options.work):
+    for name, command in listed:
         if options.only and name not in options.only:
             continue
         done = is_done(RESULTS / f"{name}.json", command, bundle, code) and not options.again

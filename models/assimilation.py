@@ -29,7 +29,7 @@ Progress = Callable[[float], None]
 
 GUIDANCE = ("obsfree", "dps", "repaint", "mmps")
 SAMPLERS = ("dpm", "heun", "ancestral")
-# Chosen on the validation year (docs/science.md).
+# Chosen on the validation year (docs/record.md).
 CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled ensemble
 # Of the error that is added to the members for each model step, in units of the bundle's table: of the other channels
 # and of moisture. The table is of forecasts from the truth, made by an earlier forecast model.
