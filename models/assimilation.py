@@ -38,7 +38,7 @@ MODEL_ERROR_DRY, MODEL_ERROR_MOIST = 0.75, 1.5
 # narrower than their error.
 FRESH_DRY, FRESH_MOIST = 1.085, 1.305
 # Conjugate gradients of guidance: with B until they converge; with the poorer Gaussian reference stopped early, which holds back
-# what it would make of real soundings far from its climate (docs/science.md, real soundings).
+# what it would make of real soundings far from its climate (docs/record.md, what grew).
 CONVERGED, STOPPED_EARLY = 60, 12
 
 
