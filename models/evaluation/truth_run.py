@@ -21,7 +21,8 @@ class TruthRun:
     def __init__(self, path: Path, spec: BundleSpec) -> None:
         self.path, self.spec = path, spec
         self._states = xr.open_dataset(path, cache=False)
-        if not spec.grid.is_at(self._states["latitude"].values, self._states["longitude"].values):
+        rows, columns = (self._states[axis].values.tolist() for axis in ("latitude", "longitude"))
+        if not spec.grid.is_at(rows, columns):
             raise ValueError(f"{path} is not on the grid of the bundle {spec.name}")
         self._levels = [float(level) for level in self._states["level"].values]
         lacking = [f"{c.variable} {c.level}" for c in spec.channels if not self._has(c)]
