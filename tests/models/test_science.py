@@ -10,7 +10,8 @@ from alignda.cli import align
 from alignda.evaluate.commands import evaluate
 from benchmarks import science
 from benchmarks.baselines import method_text, search
-from models.alignment_card import alignment_names
+from models.alignment.recipe import AlignmentRecipe
+from models.alignment_card import alignment_names, read_card
 from models.evaluation.options import METHODS
 from models.evaluation.report import alignment_digests, code_digest
 
@@ -48,6 +49,12 @@ def test_the_alignments_come_first_and_are_made_once(tmp_path: Path) -> None:
         assert science.is_done(science.RESULTS / f"{name}.json", command, "", "") == (
             name in alignment_names(science.SHIPPED)
         )
+
+
+@pytest.mark.parametrize("name", sorted(set(alignment_names(science.SHIPPED)) & RECIPES))
+def test_a_shipped_alignment_is_what_its_recipe_makes(name: str) -> None:
+    recipe = AlignmentRecipe.load(science.RECIPES / f"{name}.yaml")
+    assert read_card(science.SHIPPED, name).recipe == recipe.model_dump(mode="json")
 
 
 def test_every_alignment_of_the_configuration_has_a_recipe() -> None:
