@@ -54,8 +54,7 @@ def test_the_alignments_come_first_and_are_made_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(set(alignment_names(science.SHIPPED)) & RECIPES))
 def test_a_shipped_alignment_is_what_its_recipe_makes(name: str) -> None:
     recipe = AlignmentRecipe.load(science.RECIPES / f"{name}.yaml")
-    whole, made_with = recipe.model_dump(mode="json"), read_card(science.SHIPPED, name).recipe
-    assert {**whole, **made_with} == whole  # options that came later have their defaults
+    assert AlignmentRecipe.model_validate(read_card(science.SHIPPED, name).recipe) == recipe
 
 
 def test_every_alignment_of_the_configuration_has_a_recipe() -> None:
