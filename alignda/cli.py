@@ -113,10 +113,11 @@ def align(config: Path, bundle: Path, work: Path, nature: Path | None, stages: t
     """Align a bundle's prior with preferences or rewards (extra `train`); goes on where it was interrupted."""
     from models.alignment.cli import STAGES
     from models.alignment.cli import align as run
+    from service.observations.table import default_error
 
     if unknown := set(stages) - set(STAGES):
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: choose from {', '.join(STAGES)}", param_hint="--stage")
-    run(config, bundle, work, stages or STAGES, device, nature)
+    run(config, bundle, work, stages or STAGES, device, nature, default_error)
 
 
 @main.command()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from models.diffusion.prior import LevelPrior, PriorDenoiser
 from models.diffusion.samplers import dpm_solver
 from models.ensemble import by_channel, recentred, widened, without_negative
 from models.grid import area_weights
+from models.observation_operator import ObservationSet
 from models.precision import networks_on
 from models.rewards import channel_rmse, roll_forward
 from models.training.data import Anomalies, NatureFile
@@ -43,7 +45,22 @@ class Case:
     later: Tensor
     """The truth `forecast_hours` after `valid_time`."""
     error_level: float
-    """RMS error of the background, as the prior was trained with."""
+    """Of the background: its RMS error, as the prior was trained with; of a cycled one what the system takes it for."""
+    modulation: Tensor | None = None
+    """Of a cycled background: where its spread is above or below its mean, [row, column] of the latent."""
+    share: float = 1.0
+    """Of the network's correction that an analysis of such a background takes."""
+    observations: ObservationSet | None = None
+    """Of a cycled background: those of its cycle."""
+
+
+class CaseSource(Protocol):
+    """Numbered cases: of forecasts (`Cases`) or of cycles (models.alignment.cycled)."""
+
+    recipe: CasesRecipe
+    seed: int
+
+    def __getitem__(self, number: int) -> Case: ...
 
 
 class Atmosphere:
@@ -79,7 +96,7 @@ class Conditioned:
     def __init__(self, atmosphere: Atmosphere, case: Case) -> None:
         coder = atmosphere.bundle.autoencoder
         self.atmosphere, self.case = atmosphere, case
-        self.prior = atmosphere.prior(case.error_level)
+        self.prior = atmosphere.prior(case.error_level).modulated(case.modulation)
         self.season = year_fraction(case.valid_time)
         with torch.no_grad(), networks_on(atmosphere.device):
             self.z_b = coder.encode(case.background).float()
@@ -87,7 +104,7 @@ class Conditioned:
 
     def denoiser(self, network: Callable[..., Tensor]) -> PriorDenoiser:
         """E[w_0 | w_t] of this case with `network` as F."""
-        return PriorDenoiser(network, self.prior, self.z_b, self.season)
+        return PriorDenoiser(network, self.prior, self.z_b, self.season, self.case.share)
 
     def state(self, w: Tensor) -> Tensor:
         """x = x_b + P (D(z_b + L w) - D(z_b)) in anomalies, moisture not negative, differentiable: [member, channel,

@@ -1,17 +1,20 @@
-"""`alignda align --config RECIPE`: candidates, preferences, training and card of one alignment, each resumable."""
+"""`alignda align --config RECIPE`: cycles, candidates, preferences, training and card of one alignment, each resumable."""
 
 import hashlib
 import json
 import os
 import platform
 import time
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from models.alignment.candidates import INDEX, make_candidates
-from models.alignment.cases import Atmosphere, Cases, open_periods
+from models.alignment.cases import Atmosphere, Cases, CaseSource, open_periods
+from models.alignment.cycled import CycledCases, ObservedTruth
 from models.alignment.draft import DraftLoss
 from models.alignment.preference_training import (
     VALIDATION_PAIRS,
@@ -22,15 +25,23 @@ from models.alignment.preference_training import (
     sparse,
 )
 from models.alignment.preferences import PAIRS, make_pairs, write_pairs
-from models.alignment.recipe import AlignmentRecipe, CandidatesRecipe, PreferenceMethod, PreferencesRecipe
+from models.alignment.recipe import (
+    AlignmentRecipe,
+    CandidatesRecipe,
+    Period,
+    PreferenceMethod,
+    PreferencesRecipe,
+)
 from models.alignment.validation import compared, validation_scores
 from models.alignment_card import AlignmentCard, read_card, weights_path, write_card
+from models.assimilation import Assimilator
 from models.bundle import Bundle, file_digest
+from models.nature.network import ErrorTable
 from models.networks.denoiser import DenoiserNetwork
 from models.networks.low_rank import ChangedNetwork, LowRankChange
 from models.training.loop import load_averaged, optimise
 
-STAGES = ("candidates", "preferences", "train", "card")
+STAGES = ("cycles", "candidates", "preferences", "train", "card")
 VALIDATION_SEED = 5_000_000  # apart from every recipe's
 
 
@@ -41,11 +52,13 @@ def align(
     stages: tuple[str, ...] = STAGES,
     device: str = "auto",
     nature: Path | None = None,
+    errors: ErrorTable | None = None,
 ) -> None:
     """Run `stages` of the recipe at `config` on the bundle in `bundle_dir`; the alignment is written beside it.
 
     Nature runs are looked up in `nature` (by default `work/nature`). Everything else is kept in `work`; each stage
-    continues where an interrupted run stopped and needs the stages before it.
+    continues where an interrupted run stopped and needs the stages before it. `errors`: of simulated observations, for
+    recipes with backgrounds of cycles.
 
     Raises:
         FileNotFoundError: a nature run or an earlier stage is missing.
@@ -53,15 +66,24 @@ def align(
         pydantic.ValidationError: the recipe is wrong.
         ValueError: no pair came out of the candidates, or a period is too short.
     """
-    Alignment(AlignmentRecipe.load(config), bundle_dir, work, device, nature or work / "nature").run(stages)
+    Alignment(AlignmentRecipe.load(config), bundle_dir, work, device, nature or work / "nature", errors).run(stages)
 
 
 class Alignment:
     """One recipe on one bundle, with its work folder `work/<name>-<digest of recipe and denoiser>`."""
 
-    def __init__(self, recipe: AlignmentRecipe, bundle_dir: Path, work: Path, device: str, nature: Path) -> None:
+    def __init__(
+        self,
+        recipe: AlignmentRecipe,
+        bundle_dir: Path,
+        work: Path,
+        device: str,
+        nature: Path,
+        errors: ErrorTable | None = None,
+    ) -> None:
         chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.recipe, self.bundle_dir, self.work, self.nature, self.device = recipe, bundle_dir, work, nature, chosen
+        self.errors = errors
         self.bundle = Bundle.load(bundle_dir, chosen)
         self.base: DenoiserNetwork = self.bundle.denoiser
         self.atmosphere = Atmosphere(self.bundle, chosen)
@@ -70,8 +92,6 @@ class Alignment:
         if recipe.start is not None:
             whole["start"] = read_card(bundle_dir, recipe.start).sha256  # the file may change under its name
         self.folder = work / f"{recipe.name}-{self._digest(whole)}"
-        runs = open_periods(recipe.data.backgrounds, self.bundle, nature, work)
-        self.cases = Cases(self.atmosphere, runs, recipe.cases, recipe.seed)
 
     def _digest(self, content: object) -> str:
         text = json.dumps([content, self.denoiser_digest], sort_keys=True)
@@ -82,8 +102,37 @@ class Alignment:
         method = self.recipe.method
         return method.rounds if isinstance(method, PreferenceMethod) else 1
 
+    @cached_property
+    def cases(self) -> CaseSource:
+        """What is trained on."""
+        return self._cases(self.recipe.data.backgrounds, self.recipe.seed)
+
+    @property
+    def validation_cases(self) -> CaseSource:
+        """What the card is made from."""
+        return self._cases((self.recipe.data.validation,), VALIDATION_SEED)
+
+    def _cases(self, periods: Sequence[Period], seed: int) -> CaseSource:
+        recipe = self.recipe.cases
+        runs = open_periods(periods, self.bundle, self.nature, self.work)
+        if recipe.cycles is None:
+            return Cases(self.atmosphere, runs, recipe, seed)
+        if self.errors is None:
+            raise ValueError("backgrounds of cycles need the error table of simulated observations")
+        system = Assimilator(self.bundle, self.device.type)
+        observed = [ObservedTruth(system, *each, self.nature, self.errors) for each in zip(periods, runs, strict=True)]
+        parts = [part.model_dump(mode="json") for part in (*periods, recipe.cycles)]
+        return CycledCases(self.atmosphere, observed, self.work / f"cycled-{self._digest([parts, seed])}", recipe, seed)
+
     def run(self, stages: tuple[str, ...]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        if "cycles" in stages and self.recipe.cases.cycles is not None:
+            for cases, runs in (
+                (self.cases, self.recipe.cases.cycles.runs),
+                (self.validation_cases, self.recipe.cases.cycles.validation_runs),
+            ):
+                assert isinstance(cases, CycledCases)
+                cases.collect(runs)
         for number in range(self.rounds):
             if isinstance(self.recipe.method, PreferenceMethod):
                 candidates, preferences = self.recipe.candidates, self.recipe.preferences
@@ -108,8 +157,9 @@ class Alignment:
 
     def _candidates(self, recipe: CandidatesRecipe, number: int) -> None:
         cases = self.cases
+        assert isinstance(cases, Cases)  # the recipe's own check
         if number:
-            cases = Cases(self.atmosphere, self.cases.runs, self.recipe.cases, self.recipe.seed + number)
+            cases = Cases(self.atmosphere, cases.runs, self.recipe.cases, self.recipe.seed + number)
         make_candidates(self.atmosphere, cases, self._network(number), recipe, self.candidates_folder(number))
 
     def _preferences(self, recipe: PreferencesRecipe, number: int) -> None:
@@ -176,8 +226,7 @@ class Alignment:
         path.parent.mkdir(exist_ok=True)
         trained.save(path.with_suffix(".new"))
         change = LowRankChange.load(path.with_suffix(".new"), self.base)  # as it will be read, float16 and all
-        period = open_periods([recipe.data.validation], self.bundle, self.nature, self.work)
-        cases = Cases(self.atmosphere, period, recipe.cases, VALIDATION_SEED)
+        cases = self.validation_cases
         before, after = (
             validation_scores(self.atmosphere, cases, network, recipe.validation)
             for network in (self.base, change.merged(self.base))

@@ -6,6 +6,7 @@ earlier evaluations run without gradients. Units, so that weights are comparable
     forecast: the same at `forecast_hours`, over that of the oldest tabulated forecast
     crps, energy: fair scores of the members of one background over the RMS error of the background
     geostrophic, hydrostatic: adherence to the truth's own imbalance, 1 is best
+Of a cycled background the analysis is the guided zero-noise sample alone, and forecast and balance are rewards of that.
 `anchor` weighs mean |F - F_base|^2 at the states visited, which is the Kullback-Leibler divergence of the sampler's
 steps from the base's up to a factor of each step. The weight decay of AdamW pulls the change itself to none.
 """
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.alignment.candidates import balance_scores
-from models.alignment.cases import Atmosphere, Case, Cases, Conditioned
+from models.alignment.cases import Atmosphere, Case, CaseSource, Conditioned
 from models.alignment.guided import Observer
 from models.alignment.recipe import DraftMethod
 from models.diffusion.prior import PriorDenoiser
@@ -54,7 +55,7 @@ class DraftLoss:
     """Minus the weighted rewards of one step's backgrounds; the draws follow from seed and step alone."""
 
     def __init__(
-        self, atmosphere: Atmosphere, base: nn.Module, change: LowRankChange, cases: Cases, method: DraftMethod
+        self, atmosphere: Atmosphere, base: nn.Module, change: LowRankChange, cases: CaseSource, method: DraftMethod
     ) -> None:
         self.atmosphere, self.base, self.cases, self.method = atmosphere, base, cases, method
         self.network = ChangedNetwork(base, change)
@@ -90,9 +91,12 @@ class DraftLoss:
         denoise = self._truncated(conditioned)
         guided = denoise if observed is None else observed.centre(denoise, conditioned.denoiser(self.network))
         centre = conditioned.centre(guided, method.sampler_steps)
-        reward = reward + weights.centre * accuracy(conditioned.state(centre), case.truth, area, unit).mean()
+        x_centre = conditioned.state(centre)
+        reward = reward + weights.centre * accuracy(x_centre, case.truth, area, unit).mean()
         departure = departure + denoise.departure
-        if any((weights.accuracy, weights.crps, weights.energy, weights.geostrophic, weights.hydrostatic,
+        if case.observations is not None:
+            reward = reward + self._of_members(x_centre, case, unit, step)
+        elif any((weights.accuracy, weights.crps, weights.energy, weights.geostrophic, weights.hydrostatic,
                 weights.forecast)):  # fmt: skip
             generator = torch.Generator().manual_seed(int(np.random.default_rng([self.cases.seed, case.number, 1])
                                                           .integers(2**62)))  # fmt: skip

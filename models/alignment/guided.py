@@ -1,6 +1,7 @@
 """Samples guided by observations in direct fine-tuning: alignment where the prior is used, not only by itself.
 
-The observations are random values of the truth's grid, as in the paper's protocol. What they add to an estimate
+The observations are random values of the truth's grid, as in the paper's protocol; of a cycled background those of its
+cycle. What they add to an estimate
 (`Mmps.correction`, `Dps.correction`) carries no gradient: the network is trained as if the correction of its estimate
 stood fixed. Where the mean error given what the network sees is zero, both gradients are.
 """
@@ -22,6 +23,7 @@ from models.diffusion.guidance import Dps, Mmps
 from models.diffusion.schedule import Level
 from models.latent_observations import LatentObservations
 from models.nature.random_values import random_values
+from models.observation_operator import ObservationSet
 
 MEMBER_ITERATIONS = 6
 
@@ -84,14 +86,22 @@ class Observer:
 
     @torch.no_grad()
     def observe(self, conditioned: Conditioned) -> ObservedCase | None:
-        """The observations of this case, or None for one that is left unguided; both follow from the seed."""
-        case, bundle = conditioned.case, self.assimilator.bundle
+        """The observations of this case, or None for one that is left unguided; both follow from the seed. A cycled
+        background is never left unguided."""
+        case = conditioned.case
+        if case.observations is not None:
+            return self._observed(conditioned, case.observations, by_dps=False)
         generator = np.random.default_rng([self.seed, case.number, 2])
         if generator.random() >= self.recipe.share:
             return None
         fraction, error = (float(generator.choice(values)) for values in (self.recipe.fractions, self.recipe.errors))
-        truth = bundle.climate.denormalise(case.truth, case.valid_time)[0].cpu().numpy()
+        climate = self.assimilator.bundle.climate
+        truth = climate.denormalise(case.truth, case.valid_time)[0].cpu().numpy()
         observations = random_values(truth, self.assimilator.spec, self.total_std, fraction, error, generator)
+        return self._observed(conditioned, observations, bool(generator.random() < self.recipe.dps_share))
+
+    def _observed(self, conditioned: Conditioned, observations: ObservationSet, by_dps: bool) -> ObservedCase:
+        case, bundle = conditioned.case, self.assimilator.bundle
         value, sigma = observations.value, self.assimilator.observation_error(observations)
         latent = LatentObservations(
             bundle.autoencoder,
@@ -104,4 +114,4 @@ class Observer:
             torch.from_numpy(value).to(case.truth),
             torch.from_numpy(sigma).to(case.truth),
         )
-        return ObservedCase(latent, bundle.covariance, bool(generator.random() < self.recipe.dps_share))
+        return ObservedCase(latent, bundle.covariance, by_dps)

@@ -45,12 +45,29 @@ class DataRecipe(Frozen):
         return self
 
 
+class CyclesRecipe(Frozen):
+    """Runs of the system's own cycles on the simulated network, whose backgrounds are the cases (direct fine-tuning only).
+
+    `runs` of `days` days from times drawn at random, each with a network of its own; the first `spin_up_days` are not
+    kept. `alignment`: of the analyses that are cycled, for a further round. The card is made from `validation_runs`.
+    """
+
+    runs: int = Field(ge=1)
+    days: float = Field(gt=0)
+    spin_up_days: float = Field(default=3.0, gt=0)
+    members: int = Field(default=16, ge=8)
+    alignment: str | None = None
+    validation_runs: int = Field(default=1, ge=1)
+
+
 class CasesRecipe(Frozen):
     """How backgrounds are made: forecasts of these ages (drawn evenly; list one twice to have more of it).
 
-    A share starts from the truth plus an analysis-like error. `forecast_hours`: lead of the forecast reward.
+    A share starts from the truth plus an analysis-like error. `forecast_hours`: lead of the forecast reward. With
+    `cycles` they are those of the system's own cycles instead.
     """
 
+    cycles: CyclesRecipe | None = None
     lead_hours: tuple[int, ...] = (48, 48, 24, 72)
     perturbed_share: float = 0.25
     forecast_hours: int = 48
@@ -141,11 +158,13 @@ class DraftMethod(StageRecipe):
 
 
 class ValidationRecipe(Frozen):
-    """`backgrounds` of the validation period with `members` samples each, for the scores of the card."""
+    """`backgrounds` of the validation period with `members` samples each, for the scores of the card; `analysis_steps`
+    of the sampler in the analysis of a cycled background, as the product has."""
 
     backgrounds: int = 48
     members: int = 16
     steps: int = 16
+    analysis_steps: int = 8
     forecast_members: int = 4
 
 
@@ -173,6 +192,21 @@ class AlignmentRecipe(Frozen):
         if given != (wanted, wanted):
             raise ValueError(
                 f"method {self.method.kind} {'needs' if wanted else 'takes no'} candidates and preferences"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def cycles_have_a_centre_only(self) -> Self:
+        """In cycles the members live on by the Gaussian gain: the network makes the centre, and nothing else is aligned."""
+        if self.cases.cycles is None:
+            return self
+        if self.method.kind != "draft":
+            raise ValueError(f"backgrounds of cycles are for direct fine-tuning, not for {self.method.kind}")
+        rewards = self.method.rewards
+        if rewards.crps or rewards.energy or rewards.accuracy:
+            raise ValueError(
+                "with backgrounds of cycles the analysis is one state: reward it by centre, forecast, geostrophic"
+                " and hydrostatic, not by accuracy, crps or energy, which are of members"
             )
         return self
 

@@ -1,6 +1,6 @@
 """What an alignment does to unguided samples on the validation period, paired with the base: same cases, same noise.
 
-Scores by case, all over all channels (errors in units of the channel's total standard deviation, CRPS in that of its
+Of a background of cycles also to the centre of its analysis. Scores by case, all over all channels (errors in units of the channel's total standard deviation, CRPS in that of its
 anomalies); docs/alignment.md defines each.
 """
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.alignment.candidates import balance_scores
-from models.alignment.cases import Atmosphere, Case, Cases, Conditioned
-from models.alignment.recipe import ValidationRecipe
+from models.alignment.cases import Atmosphere, Case, CaseSource, Conditioned
+from models.alignment.guided import Observer
+from models.alignment.recipe import ObservedRecipe, ValidationRecipe
 from models.alignment_card import ScoreChange
 from models.rewards import accuracy, fair_crps, fair_energy_score
 
@@ -42,6 +43,16 @@ def case_scores(
     def error(field: Tensor, truth: Tensor) -> float:
         return -accuracy(field, truth, area, unit).mean().item()
 
+    analysis = {}
+    if case.observations is not None:
+        observed = Observer(atmosphere, ObservedRecipe(), 0).observe(conditioned)
+        assert observed is not None  # a cycled background is never left unguided
+        x_guided = conditioned.state(conditioned.centre(observed.centre(denoise, denoise), recipe.analysis_steps))
+        guided_later = atmosphere.forecast(x_guided, case.valid_time, forecast_hours)
+        analysis = {
+            "analysis_mse": error(x_guided, case.truth),
+            "analysis_later_mse": error(guided_later, case.later),
+        }
     later = atmosphere.forecast(torch.cat([x[: recipe.forecast_members], mean]), case.valid_time, forecast_hours)
     geostrophic, hydrostatic = balance_scores(atmosphere, x, case)
     return {
@@ -56,12 +67,13 @@ def case_scores(
         "geostrophic": geostrophic.mean().item(),
         "hydrostatic": hydrostatic.mean().item(),
         "background_mse": error(case.background, case.truth),
+        **analysis,
     }
 
 
 def validation_scores(
     atmosphere: Atmosphere,
-    cases: Cases,
+    cases: CaseSource,
     network: Network,
     recipe: ValidationRecipe,
     told: Callable[[str], None] = print,
