@@ -28,6 +28,7 @@ from models.alignment.preferences import PAIRS, make_pairs, write_pairs
 from models.alignment.recipe import (
     AlignmentRecipe,
     CandidatesRecipe,
+    CyclesRecipe,
     Period,
     PreferenceMethod,
     PreferencesRecipe,
@@ -115,24 +116,30 @@ class Alignment:
     def _cases(self, periods: Sequence[Period], seed: int) -> CaseSource:
         recipe = self.recipe.cases
         runs = open_periods(periods, self.bundle, self.nature, self.work)
-        if recipe.cycles is None:
+        if not recipe.cycles:
             return Cases(self.atmosphere, runs, recipe, seed)
         if self.errors is None:
             raise ValueError("backgrounds of cycles need the error table of simulated observations")
         system = Assimilator(self.bundle, self.device.type)
         observed = [ObservedTruth(system, *each, self.nature, self.errors) for each in zip(periods, runs, strict=True)]
-        parts = [part.model_dump(mode="json") for part in (*periods, recipe.cycles)]
-        return CycledCases(self.atmosphere, observed, self.work / f"cycled-{self._digest([parts, seed])}", recipe, seed)
+        folders = [self._cycles_folder(each, periods, recipe.forecast_hours, seed) for each in recipe.cycles]
+        return CycledCases(self.atmosphere, observed, folders, recipe, seed)
+
+    def _cycles_folder(self, recipe: CyclesRecipe, periods: Sequence[Period], forecast_hours: int, seed: int) -> Path:
+        """Shared by recipes with the same runs."""
+        cycled = recipe.model_dump(mode="json", exclude={"runs", "validation_runs"})
+        if recipe.alignment is not None:
+            cycled["alignment"] = read_card(self.bundle_dir, recipe.alignment).sha256
+        parts = [cycled, [period.model_dump(mode="json") for period in periods], forecast_hours, seed]
+        return self.work / f"cycled-{self._digest(parts)}"
 
     def run(self, stages: tuple[str, ...]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if "cycles" in stages and self.recipe.cases.cycles is not None:
-            for cases, runs in (
-                (self.cases, self.recipe.cases.cycles.runs),
-                (self.validation_cases, self.recipe.cases.cycles.validation_runs),
-            ):
-                assert isinstance(cases, CycledCases)
-                cases.collect(runs)
+        if "cycles" in stages:
+            for cases, runs in ((self.cases, "runs"), (self.validation_cases, "validation_runs")):
+                if isinstance(cases, CycledCases):
+                    for each, folder in zip(cases.recipe.cycles, cases.folders, strict=True):
+                        cases.collect(each, folder, getattr(each, runs))
         for number in range(self.rounds):
             if isinstance(self.recipe.method, PreferenceMethod):
                 candidates, preferences = self.recipe.candidates, self.recipe.preferences

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from models.nature.stations import load_stations
 from models.observation_operator import ObservationSet
 from models.training.data import Anomalies
 
+ARRAYS = ("background", "modulation", "level", "share")
 FIRST_LEAD_HOURS = 48  # age of a run's first background, as in `alignda evaluate cycle`
 
 
@@ -39,9 +41,11 @@ class CycledRun:
     background: NDArray[np.float16]
     """Mean of the members: [cycle, channel, latitude, longitude], anomalies."""
     modulation: NDArray[np.float32]
-    """Where the members' spread is above or below its mean: [cycle, row, column] of the latent."""
+    """Where the members' spread is above or below its mean: [cycle, row, column] of the latent; NaN: a single background."""
     level: NDArray[np.float64]
     """Background-error level as estimated: [cycle]."""
+    share: NDArray[np.float64]
+    """Of the network's correction that its analysis takes: [cycle]."""
     period: int
     """Which of the recipe's periods."""
     first: int
@@ -51,14 +55,14 @@ class CycledRun:
     @classmethod
     def open(cls, path: Path) -> "CycledRun":
         with np.load(path) as held:
-            arrays = {name: held[name] for name in ("background", "modulation", "level")}
+            arrays = {name: held[name] for name in ARRAYS}
             return cls(**arrays, **json.loads(str(held["about"])))
 
     def write(self, path: Path) -> None:
         """All at once: what is under `path` is complete."""
         about = json.dumps({"period": self.period, "first": self.first, "network_seed": self.network_seed})
         partial = path.with_suffix(".part.npz")
-        np.savez(partial, background=self.background, modulation=self.modulation, level=self.level, about=about)
+        np.savez(partial, **{name: getattr(self, name) for name in ARRAYS}, about=np.array(about))
         os.replace(partial, path)
 
 
@@ -82,14 +86,14 @@ class ObservedTruth:
 @torch.no_grad()
 def cycle(
     period: ObservedTruth, recipe: CyclesRecipe, start: int, steps: tuple[int, int, int], network_seed: int, seed: int
-) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float64]]:
-    """Background, modulation and level of the cycles kept; `steps`: before the first, not kept, all."""
+) -> dict[str, NDArray[Any]]:
+    """ARRAYS of the cycles kept; `steps`: before the first, not kept, all."""
     system, times = period.system, period.run.times
     climate, (lead, skipped, count) = system.bundle.climate, steps
     state = climate.denormalise(period.run.batch(np.array([start])).to(system.device), times[start]).cpu().numpy()
     *_, background = system.forecast(state, times[start], lead)
     hours: float = FIRST_LEAD_HOURS
-    backgrounds, modulations, levels = [], [], []
+    kept: dict[str, list[Any]] = {name: [] for name in ARRAYS}
     for number in range(count):
         valid_time = times[start + lead + number]
         given = period.observations(valid_time, network_seed)
@@ -97,22 +101,25 @@ def cycle(
         level = system.estimate_error_level(given, departures, system.error_level(hours), background)
         if number >= skipped:
             mean = torch.from_numpy(background).mean(dim=0, keepdim=True).to(system.device)
-            backgrounds.append(climate.normalise(mean, valid_time)[0].cpu().numpy().astype(np.float16))
-            modulations.append(spread_map(system, background))
-            levels.append(level)
+            kept["background"].append(climate.normalise(mean, valid_time)[0].cpu().numpy().astype(np.float16))
+            kept["modulation"].append(spread_map(system, background))
+            kept["level"].append(level)
+            kept["share"].append(CYCLED_SHARE if len(background) > 1 else 1.0)
         settings = AnalysisSettings(
             members=recipe.members, alignment=recipe.alignment, seed=case_seed(seed, valid_time)
         )
         analysis = system.analyse(background, given, valid_time, level, settings).members
         (background,) = system.forecast(analysis, valid_time, 1)
         hours = system.spec.step_hours
-    return np.stack(backgrounds), np.stack(modulations), np.array(levels)
+    return {name: np.stack(values) for name, values in kept.items()}
 
 
 def spread_map(system: Assimilator, background: States) -> NDArray[np.float32]:
-    """What `Assimilator.analyse` tells the prior of the members' spread: [row, column] of the latent."""
+    """What `Assimilator.analyse` tells the prior of the members' spread: [row, column] of the latent; NaN: nothing."""
     modulation = system._modulation(background)
-    assert modulation is not None  # the recipe has members enough
+    if modulation is None:
+        grid, patch = system.spec.grid, system.spec.networks.autoencoder.patch
+        return np.full((len(grid.latitudes) // patch, len(grid.longitudes) // patch), np.nan, np.float32)
     return modulation.cpu().numpy()
 
 
@@ -120,44 +127,46 @@ class CycledCases:
     """Cases that are drawn from cycled runs; the same number and seed give the same case (models.alignment.cases)."""
 
     def __init__(
-        self, atmosphere: Atmosphere, periods: Sequence[ObservedTruth], folder: Path, recipe: CasesRecipe, seed: int
+        self,
+        atmosphere: Atmosphere,
+        periods: Sequence[ObservedTruth],
+        folders: Sequence[Path],
+        recipe: CasesRecipe,
+        seed: int,
     ) -> None:
-        assert recipe.cycles is not None
-        self.atmosphere, self.periods, self.folder, self.recipe, self.seed = atmosphere, periods, folder, recipe, seed
-        self.cycles, self.step_hours = recipe.cycles, atmosphere.spec.step_hours
+        """`folders`: of the rounds of `recipe`."""
+        self.atmosphere, self.periods, self.folders, self.recipe, self.seed = atmosphere, periods, folders, recipe, seed
+        self.step_hours = atmosphere.spec.step_hours
 
-    def collect(self, runs: int) -> None:
-        """Make the first `runs` runs, those that the folder does not hold yet. ValueError: a period is too short for one."""
-        recipe, periods = self.cycles, self.periods
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def collect(self, recipe: CyclesRecipe, folder: Path, runs: int) -> None:
+        """Make the first `runs` runs, those that `folder` does not hold yet. ValueError: a period is too short for one."""
+        periods = self.periods
+        folder.mkdir(parents=True, exist_ok=True)
         wanted = (FIRST_LEAD_HOURS, 24 * recipe.spin_up_days, 24 * recipe.days, self.recipe.forecast_hours)
         lead, skipped, count, ahead = (round(hours / self.step_hours) for hours in wanted)
-        if not 0 < skipped < count:
+        if not 0 <= skipped < count:
             raise ValueError(f"of cycles of {recipe.days} days a spin-up of {recipe.spin_up_days} leaves nothing")
         rooms = np.array([len(period.run) - lead - count - max(ahead, 1) for period in periods])
         if rooms.min() < 1:
             raise ValueError(f"a period is too short for cycles of {recipe.days} days and a forecast")
         for number in range(runs):
-            path = self._path(number)
+            path = folder / f"run-{number:03d}.npz"
             if path.exists():
                 continue
             generator = np.random.default_rng([self.seed, number])
             chosen = int(generator.choice(len(periods), p=rooms / rooms.sum()))
             start, network_seed = int(generator.integers(rooms[chosen])), int(generator.integers(2**31))
             kept = cycle(periods[chosen], recipe, start, (lead, skipped, count), network_seed, self.seed)
-            made = CycledRun(*kept, period=chosen, first=start + lead + skipped, network_seed=network_seed)
+            made = CycledRun(**kept, period=chosen, first=start + lead + skipped, network_seed=network_seed)
             made.write(path)
             print(f"cycles: run {number + 1} of {runs}, mean level {made.level.mean():.3f}", flush=True)
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"run-{number:03d}.npz"
-
     @cached_property
     def runs(self) -> list[CycledRun]:
-        """All that the folder holds. FileNotFoundError: none."""
-        paths = sorted(self.folder.glob("run-[0-9]*[0-9].npz"))
+        """All that the folders hold. FileNotFoundError: none."""
+        paths = [path for folder in self.folders for path in sorted(folder.glob("run-[0-9]*[0-9].npz"))]
         if not paths:
-            raise FileNotFoundError(f"{self.folder}: run this stage first (`alignda align --stage cycles`)")
+            raise FileNotFoundError(f"{self.folders[0]}: run this stage first (`alignda align --stage cycles`)")
         return [CycledRun.open(path) for path in paths]
 
     def __len__(self) -> int:
@@ -174,7 +183,7 @@ class CycledCases:
 
     def _case(self, number: int, run: CycledRun, cycle: int) -> Case:
         period, device = self.periods[run.period], self.atmosphere.device
-        now = run.first + cycle
+        now, modulation = run.first + cycle, run.modulation[cycle]
         valid_time, later = period.run.times[now], now + self.recipe.forecast_hours // self.step_hours
         return Case(
             number,
@@ -185,7 +194,7 @@ class CycledCases:
             truth=period.run.batch(np.array([now])).to(device),
             later=period.run.batch(np.array([later])).to(device),
             error_level=float(run.level[cycle]),
-            modulation=torch.from_numpy(run.modulation[cycle]).to(device),
-            share=CYCLED_SHARE,
+            modulation=None if np.isnan(modulation).any() else torch.from_numpy(modulation).to(device),
+            share=float(run.share[cycle]),
             observations=period.observations(valid_time, run.network_seed),
         )

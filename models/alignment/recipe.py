@@ -46,28 +46,29 @@ class DataRecipe(Frozen):
 
 
 class CyclesRecipe(Frozen):
-    """Runs of the system's own cycles on the simulated network, whose backgrounds are the cases (direct fine-tuning only).
+    """Runs of the system's own cycles on the simulated network, whose backgrounds are cases (direct fine-tuning only).
 
     `runs` of `days` days from times drawn at random, each with a network of its own; the first `spin_up_days` are not
-    kept. `alignment`: of the analyses that are cycled, for a further round. The card is made from `validation_runs`.
+    kept. With 0 also the first background is, a single forecast with all of the network's correction. `alignment`: of the
+    analyses that are cycled, for a further round. The card is made from `validation_runs`.
     """
 
     runs: int = Field(ge=1)
     days: float = Field(gt=0)
-    spin_up_days: float = Field(default=3.0, gt=0)
+    spin_up_days: float = Field(default=3.0, ge=0)
     members: int = Field(default=16, ge=8)
     alignment: str | None = None
-    validation_runs: int = Field(default=1, ge=1)
+    validation_runs: int = Field(default=1, ge=0)
 
 
 class CasesRecipe(Frozen):
     """How backgrounds are made: forecasts of these ages (drawn evenly; list one twice to have more of it).
 
     A share starts from the truth plus an analysis-like error. `forecast_hours`: lead of the forecast reward. With
-    `cycles` they are those of the system's own cycles instead.
+    `cycles`, one entry for each round, they are those of the system's own cycles instead.
     """
 
-    cycles: CyclesRecipe | None = None
+    cycles: tuple[CyclesRecipe, ...] = ()
     lead_hours: tuple[int, ...] = (48, 48, 24, 72)
     perturbed_share: float = 0.25
     forecast_hours: int = 48
@@ -198,7 +199,7 @@ class AlignmentRecipe(Frozen):
     @model_validator(mode="after")
     def cycles_have_a_centre_only(self) -> Self:
         """In cycles the members live on by the Gaussian gain: the network makes the centre, and nothing else is aligned."""
-        if self.cases.cycles is None:
+        if not self.cases.cycles:
             return self
         if self.method.kind != "draft":
             raise ValueError(f"backgrounds of cycles are for direct fine-tuning, not for {self.method.kind}")

@@ -31,7 +31,7 @@ from tests.models.alignment.conftest import COMMON, DPO, DRAFT, changed, written
 CYCLES: dict[str, Any] = {
     **COMMON,
     "name": "tiny-cycles",
-    "cases": {"forecast_hours": 12, "cycles": {"runs": 2, "days": 1.25, "spin_up_days": 0.5, "members": 8}},
+    "cases": {"forecast_hours": 12, "cycles": [{"runs": 2, "days": 1.25, "spin_up_days": 0.5, "members": 8}]},
     "method": {"kind": "draft", "steps": 6, "batch": 1, "learning_rate": 2e-2, "warmup": 1, "average_decay": 0.5,
                "sampler_steps": 4, "gradient_steps": 5, "rewards": {"centre": 1.0, "forecast": 0.3}},
     "validation": {"backgrounds": 3, "members": 4, "steps": 4, "forecast_members": 2},
@@ -129,6 +129,23 @@ def test_it_is_trained_and_carded_on_them(bundle: Path, shared: Path, nature: Pa
     assert {"analysis_mse", "analysis_later_mse", "crps", "background_mse"} <= set(scores)
     assert scores["analysis_mse"].before < scores["background_mse"].before  # observations help
     assert scores["analysis_mse"].change_percent != 0 and scores["background_mse"].change_percent == 0
+    # a further round: backgrounds of cycles with the alignment, from the single background on, beside those of the first
+    first = CYCLES["cases"]["cycles"][0]
+    second = {"runs": 1, "days": 0.5, "spin_up_days": 0, "members": 8, "alignment": "tiny-cycles", "validation_runs": 0}
+    further = opened(
+        {**CYCLES, "name": "further", "start": "tiny-cycles", "cases": {**CYCLES["cases"], "cycles": [first, second]}},
+        bundle, shared, nature,
+    )  # fmt: skip
+    further.run(("cycles",))
+    assert isinstance(further.cases, CycledCases) and len(further.cases) == 8
+    single, cycled = (further.cases._case(0, further.cases.runs[2], at) for at in (0, 1))
+    assert (single.share, single.modulation) == (1.0, None) and cycled.share == CYCLED_SHARE
+    assert cycled.modulation is not None and cycled.modulation.shape == (4, 8)
+    again = opened({**CYCLES, "cases": {**CYCLES["cases"], "cycles": [{**second, "alignment": None}]}}, bundle, shared,
+                   nature)  # fmt: skip
+    again.run(("cycles",))
+    unaligned = again.cases._case(0, again.cases.runs[0], 1)  # type: ignore[attr-defined]
+    assert unaligned.valid_time == cycled.valid_time and not unaligned.background.equal(cycled.background)
     # the same on what it was trained on: it is better there
     trained = opened(CYCLES, bundle, shared, nature)
     recipe = trained.recipe.validation.model_copy(update={"backgrounds": 6})
@@ -153,7 +170,7 @@ def test_what_cannot_be_is_refused(bundle: Path, tmp_path: Path, nature: Path) -
         ({"runs": 1, "days": 400}, "too short"),
     ):
         recipe = copy.deepcopy(CYCLES)
-        recipe["cases"]["cycles"] = cycles
+        recipe["cases"]["cycles"] = [cycles]
         with pytest.raises(ValueError, match=complaint):
             opened(recipe, bundle, tmp_path, nature).run(("cycles",))
     changed_rewards = changed(CYCLES, rewards={"centre": 1.0, "crps": 1.0})
