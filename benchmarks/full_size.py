@@ -203,7 +203,7 @@ def main(out: Path, device: str, members: int) -> None:
     }
     rows = measure(assimilator, members)
     report = {
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "date": datetime.now(UTC).replace(microsecond=0).isoformat(),
         "machine": f"{platform.machine()} {platform.system()}",
         "device": torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type,
