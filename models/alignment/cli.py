@@ -106,14 +106,17 @@ class Alignment:
     @cached_property
     def cases(self) -> CaseSource:
         """What is trained on."""
-        return self._cases(self.recipe.data.backgrounds, self.recipe.seed)
+        runs = [each.runs for each in self.recipe.cases.cycles]
+        return self._cases(self.recipe.data.backgrounds, self.recipe.seed, runs)
 
     @property
     def validation_cases(self) -> CaseSource:
         """What the card is made from."""
-        return self._cases((self.recipe.data.validation,), VALIDATION_SEED)
+        runs = [each.validation_runs for each in self.recipe.cases.cycles]
+        return self._cases((self.recipe.data.validation,), VALIDATION_SEED, runs)
 
-    def _cases(self, periods: Sequence[Period], seed: int) -> CaseSource:
+    def _cases(self, periods: Sequence[Period], seed: int, counts: Sequence[int]) -> CaseSource:
+        """`counts`: of cycled runs, for each round."""
         recipe = self.recipe.cases
         runs = open_periods(periods, self.bundle, self.nature, self.work)
         if not recipe.cycles:
@@ -123,7 +126,7 @@ class Alignment:
         system = Assimilator(self.bundle, self.device.type)
         observed = [ObservedTruth(system, *each, self.nature, self.errors) for each in zip(periods, runs, strict=True)]
         folders = [self._cycles_folder(each, periods, recipe.forecast_hours, seed) for each in recipe.cycles]
-        return CycledCases(self.atmosphere, observed, folders, recipe, seed)
+        return CycledCases(self.atmosphere, observed, folders, counts, recipe, seed)
 
     def _cycles_folder(self, recipe: CyclesRecipe, periods: Sequence[Period], forecast_hours: int, seed: int) -> Path:
         """Shared by recipes with the same runs."""
@@ -136,10 +139,9 @@ class Alignment:
     def run(self, stages: tuple[str, ...]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if "cycles" in stages:
-            for cases, runs in ((self.cases, "runs"), (self.validation_cases, "validation_runs")):
+            for cases in (self.cases, self.validation_cases):
                 if isinstance(cases, CycledCases):
-                    for each, folder in zip(cases.recipe.cycles, cases.folders, strict=True):
-                        cases.collect(each, folder, getattr(each, runs))
+                    cases.collect()
         for number in range(self.rounds):
             if isinstance(self.recipe.method, PreferenceMethod):
                 candidates, preferences = self.recipe.candidates, self.recipe.preferences

@@ -66,6 +66,11 @@ class CycledRun:
         os.replace(partial, path)
 
 
+def run_path(folder: Path, number: int) -> Path:
+    """Where a round keeps run `number`."""
+    return folder / f"run-{number:03d}.npz"
+
+
 class ObservedTruth:
     """A period of a nature run, and what simulated networks report of it."""
 
@@ -131,15 +136,21 @@ class CycledCases:
         atmosphere: Atmosphere,
         periods: Sequence[ObservedTruth],
         folders: Sequence[Path],
+        counts: Sequence[int],
         recipe: CasesRecipe,
         seed: int,
     ) -> None:
-        """`folders`: of the rounds of `recipe`."""
-        self.atmosphere, self.periods, self.folders, self.recipe, self.seed = atmosphere, periods, folders, recipe, seed
+        """`folders`: of the rounds of `recipe`, `counts`: of the runs in each."""
+        self.atmosphere, self.periods, self.recipe, self.seed = atmosphere, periods, recipe, seed
+        self.folders, self.counts = folders, counts
         self.step_hours = atmosphere.spec.step_hours
 
-    def collect(self, recipe: CyclesRecipe, folder: Path, runs: int) -> None:
-        """Make the first `runs` runs, those that `folder` does not hold yet. ValueError: a period is too short for one."""
+    def collect(self) -> None:
+        """Make the runs that the folders do not hold yet. ValueError: a period is too short for one."""
+        for recipe, folder, runs in zip(self.recipe.cycles, self.folders, self.counts, strict=True):
+            self._collect(recipe, folder, runs)
+
+    def _collect(self, recipe: CyclesRecipe, folder: Path, runs: int) -> None:
         periods = self.periods
         folder.mkdir(parents=True, exist_ok=True)
         wanted = (FIRST_LEAD_HOURS, 24 * recipe.spin_up_days, 24 * recipe.days, self.recipe.forecast_hours)
@@ -150,7 +161,7 @@ class CycledCases:
         if rooms.min() < 1:
             raise ValueError(f"a period is too short for cycles of {recipe.days} days and a forecast")
         for number in range(runs):
-            path = folder / f"run-{number:03d}.npz"
+            path = run_path(folder, number)
             if path.exists():
                 continue
             generator = np.random.default_rng([self.seed, number])
@@ -163,10 +174,15 @@ class CycledCases:
 
     @cached_property
     def runs(self) -> list[CycledRun]:
-        """All that the folders hold. FileNotFoundError: none."""
-        paths = [path for folder in self.folders for path in sorted(folder.glob("run-[0-9]*[0-9].npz"))]
-        if not paths:
-            raise FileNotFoundError(f"{self.folders[0]}: run this stage first (`alignda align --stage cycles`)")
+        """Those of all rounds. FileNotFoundError: one is missing."""
+        paths = [
+            run_path(folder, number)
+            for folder, count in zip(self.folders, self.counts, strict=True)
+            for number in range(count)
+        ]
+        for path in paths:
+            if not path.exists():
+                raise FileNotFoundError(f"{path}: run this stage first (`alignda align --stage cycles`)")
         return [CycledRun.open(path) for path in paths]
 
     def __len__(self) -> int:

@@ -203,6 +203,8 @@ class AlignmentRecipe(Frozen):
             return self
         if self.method.kind != "draft":
             raise ValueError(f"backgrounds of cycles are for direct fine-tuning, not for {self.method.kind}")
+        if not any(each.validation_runs for each in self.cases.cycles):
+            raise ValueError("the card needs a validation run: validation_runs of one round at least")
         rewards = self.method.rewards
         if rewards.crps or rewards.energy or rewards.accuracy:
             raise ValueError(

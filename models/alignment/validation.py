@@ -1,7 +1,7 @@
 """What an alignment does to unguided samples on the validation period, paired with the base: same cases, same noise.
 
-Of a background of cycles also to the centre of its analysis. Scores by case, all over all channels (errors in units of the channel's total standard deviation, CRPS in that of its
-anomalies); docs/alignment.md defines each.
+Of a background of cycles also to the centre of its analysis. Scores by case, all over all channels (errors in units of
+the channel's total standard deviation, CRPS in that of its anomalies); docs/alignment.md defines each.
 """
 
 from collections.abc import Callable

@@ -141,7 +141,7 @@ def test_it_is_trained_and_carded_on_them(bundle: Path, shared: Path, nature: Pa
     single, cycled = (further.cases._case(0, further.cases.runs[2], at) for at in (0, 1))
     assert (single.share, single.modulation) == (1.0, None) and cycled.share == CYCLED_SHARE
     assert cycled.modulation is not None and cycled.modulation.shape == (4, 8)
-    again = opened({**CYCLES, "cases": {**CYCLES["cases"], "cycles": [{**second, "alignment": None}]}}, bundle, shared,
+    again = opened({**CYCLES, "cases": {**CYCLES["cases"], "cycles": [{**second, "alignment": None, "validation_runs": 1}]}}, bundle, shared,
                    nature)  # fmt: skip
     again.run(("cycles",))
     unaligned = again.cases._case(0, again.cases.runs[0], 1)  # type: ignore[attr-defined]
@@ -162,6 +162,15 @@ def test_what_cannot_be_is_refused(bundle: Path, tmp_path: Path, nature: Path) -
     with pytest.raises(ValidationError, match="one state"):
         AlignmentRecipe.model_validate({**DRAFT, "cases": CYCLES["cases"]})
     with pytest.raises(FileNotFoundError, match="--stage cycles"):
+        _ = opened(CYCLES, bundle, tmp_path, nature).cases[0]
+    unchecked = {**CYCLES["cases"]["cycles"][0], "validation_runs": 0}
+    with pytest.raises(ValidationError, match="validation run"):
+        AlignmentRecipe.model_validate({**CYCLES, "cases": {"cycles": [unchecked]}})
+    half = opened(CYCLES, bundle, tmp_path, nature)
+    half.run(("cycles",))
+    assert isinstance(half.cases, CycledCases)
+    (half.cases.folders[0] / "run-001.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"run-001.*--stage cycles"):
         _ = opened(CYCLES, bundle, tmp_path, nature).cases[0]
     with pytest.raises(ValueError, match="error table"):
         _ = Alignment(AlignmentRecipe.model_validate(CYCLES), bundle, tmp_path, "cpu", nature).cases
