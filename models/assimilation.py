@@ -40,12 +40,16 @@ FRESH_DRY, FRESH_MOIST = 1.085, 1.305
 # Conjugate gradients of guidance: with B until they converge; with the poorer Gaussian reference stopped early, which holds back
 # what it would make of real soundings far from its climate (docs/record.md, what grew).
 CONVERGED, STOPPED_EARLY = 60, 12
+WIND = ("u", "v", "u10", "v10")
 
 
 @dataclass(frozen=True)
 class AnalysisSettings:
     """How an analysis is sampled. `steps` levels of the sampler; `seed` fixes every random number; `share` of the
-    network's correction to the Gaussian reference (None: CYCLED_SHARE for a cycled ensemble, otherwise all)."""
+    network's correction to the Gaussian reference (None: CYCLED_SHARE for a cycled ensemble, otherwise all). `hydrostatic`:
+    whether the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance (models.hydrostatic), where it
+    has one; a single forecast is balanced so far that nothing is to be gained. `remainder`: whether such an analysis keeps
+    what the autoencoder cannot carry of its background's wind: in cycles that is errors, which nothing else takes off."""
 
     guidance: str = "mmps"
     members: int = 16
@@ -54,6 +58,8 @@ class AnalysisSettings:
     alignment: str | None = None
     share: float | None = None
     sampler: Literal["dpm", "heun", "ancestral"] = "dpm"
+    hydrostatic: bool = True
+    remainder: bool = False
 
     def __post_init__(self) -> None:
         if self.guidance not in GUIDANCE:
@@ -122,9 +128,10 @@ class Assimilator(ErrorModel):
         if modulation is None and background is not None:
             modulation = self._modulation(background)
         prior = self.bundle.statistics.at(error_level).modulated(modulation)
+        cycled = background is not None and len(background) > 1
         share = settings.share
         if share is None:
-            share = CYCLED_SHARE if background is not None and len(background) > 1 else 1.0
+            share = CYCLED_SHARE if cycled else 1.0
         denoiser = PriorDenoiser(self.bundle.aligned(settings.alignment), prior, z_b, year_fraction(valid_time), share)
         latent = LatentObservations(
             coder,
@@ -136,6 +143,7 @@ class Assimilator(ErrorModel):
             self.operator(observations),
             self._tensor(observations.value),
             self._tensor(self.observation_error(observations)),
+            self._kept(cycled and not settings.remainder),
         )
         guided = self._guide(denoiser, latent, settings.guidance, prior.gaussian.covariance_times, STOPPED_EARLY)
         guided_centre = guided
@@ -147,21 +155,34 @@ class Assimilator(ErrorModel):
             centre = dpm_solver(
                 guided_centre, torch.zeros_like(z_b), settings.steps, stochastic=False, progress=progress
             )
-            perturbations = self._inflated(
-                climate.normalise(self._tensor(background), valid_time) - anomaly, error_level, noise
-            )
+            perturbations = climate.normalise(self._tensor(background), valid_time) - anomaly
+            carried = coder.decode_linear(coder.encode_linear(perturbations))
+            perturbations = carried + self._kept(not settings.remainder) * (perturbations - carried)
+            perturbations = self._inflated(perturbations, error_level, noise)
             state = latent.state(centre) + updated(perturbations, latent.linearised(centre), noise)
         else:
             state = latent.state(self._sample(guided, guided_centre, z_b, settings, noise, progress))
             if settings.sampler == "dpm":
                 state = widened(state, self._by_channel(FRESH_DRY, FRESH_MOIST))
         if background is not None:  # a cold start's increment is a whole state, with what mountains hold beyond it
+            if settings.hydrostatic and self.bundle.hydrostatic is not None and cycled:
+                state = self.bundle.hydrostatic.balanced(state)
             state = anomaly + self.bundle.forecast.cut(state - anomaly)
         members = climate.denormalise(state, valid_time)
         members[:, self.moisture] = without_negative(members[:, self.moisture])
         if not bool(torch.isfinite(members).all()):
             raise FloatingPointError("the analysis holds values that are not finite")
         return AnalysisResult(members.cpu().numpy(), denoiser.evaluations)
+
+    @torch.no_grad()
+    def balanced(self, states: States, valid_time: datetime) -> States:
+        """States [member, channel, latitude, longitude] SI drawn to the bundle's hydrostatic balance, as the analyses
+        of `analyse` are. Raises ValueError when the bundle has none."""
+        if self.bundle.hydrostatic is None:
+            raise ValueError(f"the bundle {self.spec.name} has no hydrostatic balance; train its stage `hydrostatic`")
+        x = self.bundle.climate.normalise(self._tensor(states), valid_time)
+        x = x + self.bundle.forecast.cut(self.bundle.hydrostatic.balanced(x) - x)
+        return self.bundle.climate.denormalise(x, valid_time).cpu().numpy()
 
     def _cycled(self, background: States, settings: AnalysisSettings) -> bool:
         """Whether the members of `background` live on, each with its own perturbation."""
@@ -176,6 +197,11 @@ class Assimilator(ErrorModel):
         amplitude = self._by_channel(MODEL_ERROR_DRY, MODEL_ERROR_MOIST)
         out = with_model_error(perturbations, model_error, self.bundle.autoencoder, noise, amplitude)
         return out * max(1.0, error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
+
+    def _kept(self, without_wind: bool) -> Tensor:
+        """How much stays of what the autoencoder cannot carry, by channel: all, or all but the wind's."""
+        kept = [0.0 if without_wind and c.variable in WIND else 1.0 for c in self.spec.channels]
+        return torch.tensor(kept, device=self.device)[:, None, None]
 
     def _by_channel(self, dry: float, moist: float) -> Tensor:
         return by_channel(len(self.spec.channels), self.moisture, dry, moist).to(self.device)

@@ -16,6 +16,7 @@ from models.alignment_card import alignment_names, read_card, weights_path
 from models.climate import Climate
 from models.covariance.store import COVARIANCE, BalancedStatistics, load_statistics, save_statistics
 from models.diffusion.prior import ErrorStatistics
+from models.hydrostatic import HYDROSTATIC, HydrostaticBalance
 from models.networks.autoencoder import Autoencoder
 from models.networks.denoiser import DenoiserNetwork
 from models.networks.forecast import ForecastModel
@@ -52,6 +53,7 @@ class Bundle:
         self.latitudes, self.longitudes = torch.tensor(grid.latitudes), torch.tensor(grid.longitudes)
         coder = spec.networks.autoencoder
         self.covariance: BalancedStatistics | None = None
+        self.hydrostatic: HydrostaticBalance | None = None
         self.climate = Climate(channels, rows, columns)
         self.statistics = ErrorStatistics(
             len(spec.error_levels.level), coder.latent, rows // coder.patch, columns // coder.patch, channels
@@ -76,6 +78,8 @@ class Bundle:
         """Move every module to `device`, in evaluation mode and without gradients."""
         for module in self.modules().values():
             module.requires_grad_(False).eval().to(device)
+        if self.hydrostatic is not None:
+            self.hydrostatic = self.hydrostatic.to(device)
         return self
 
     @classmethod
@@ -101,7 +105,7 @@ class Bundle:
                 raise BundleError(f"{path} is missing from the bundle")
             if file_digest(path) != digest:
                 raise BundleError(f"{path} is not the file that bundle.json describes (sha256 differs)")
-            if name != COVARIANCE:
+            if name not in (COVARIANCE, HYDROSTATIC):
                 states[path.stem] = {key: value.float() for key, value in load_file(path).items()}
         undescribed = [f"{name}.safetensors" for name in MODULES if name not in states]
         if undescribed:
@@ -110,6 +114,8 @@ class Bundle:
         bundle.build_networks()
         if COVARIANCE in bundle.spec.files:
             bundle.covariance = load_statistics(directory / COVARIANCE, bundle.spec, bundle.climate)
+        if HYDROSTATIC in bundle.spec.files:
+            bundle.hydrostatic = HydrostaticBalance.load(directory / HYDROSTATIC, bundle.spec)
         for name, module in bundle.modules().items():
             module.load_state_dict(states[name])
         return bundle.to(device)
@@ -159,6 +165,20 @@ class Bundle:
         if self.covariance is not None:
             save_statistics(directory / COVARIANCE, self.covariance)
             files[COVARIANCE] = file_digest(directory / COVARIANCE)
+        if self.hydrostatic is not None:
+            self.hydrostatic.save(directory / HYDROSTATIC)
+            files[HYDROSTATIC] = file_digest(directory / HYDROSTATIC)
+        return self._describe(directory, files)
+
+    def add_hydrostatic(self, balance: HydrostaticBalance) -> BundleSpec:
+        """Put a balance into the folder that this bundle was read from; nothing else there is written anew."""
+        assert self.directory is not None
+        balance.save(self.directory / HYDROSTATIC)
+        self.hydrostatic = balance
+        digest = file_digest(self.directory / HYDROSTATIC)
+        return self._describe(self.directory, {**self.spec.files, HYDROSTATIC: digest})
+
+    def _describe(self, directory: Path, files: dict[str, str]) -> BundleSpec:
         for name in files:
             (directory / name).chmod(0o644)  # safetensors leaves them to their owner; a worker may be another user
         spec = self.spec.model_copy(update={"files": files})

@@ -24,6 +24,7 @@ class LatentObservations:
     """`models.diffusion.guidance.Observed` for whitened latent increments w [member, latent, row, column].
 
     `background` [1, channel, latitude, longitude] in anomaly units with latent `z_b`; `value`, `error` [n] SI.
+    `kept` (that broadcasts): how much stays of what the autoencoder cannot carry of the background, x_b - D(z_b).
     """
 
     def __init__(
@@ -37,11 +38,12 @@ class LatentObservations:
         operator: ObservationOperator,
         value: Tensor,
         error: Tensor,
+        kept: Tensor | float = 1.0,
     ) -> None:
         self.autoencoder, self.prior, self.z_b, self.operator = autoencoder, prior, z_b, operator
         self.scale = climate.std[:, None, None]
         self.value, self.error = value, error
-        self.remainder = background - self._decode(z_b)
+        self.remainder = kept * (background - self._decode(z_b))
         self.first_guess = climate.denormalise(background, valid_time)
         self.innovation = value - operator(self.first_guess)[0]
         self.background = background

@@ -1,6 +1,6 @@
 """The baselines under the names of `alignda evaluate`, each with its tuned settings as defaults (docs/baselines.md)."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from models.assimilation import Assimilator
 from models.baselines.latent_three_d_var import LatentThreeDVar
@@ -8,18 +8,34 @@ from models.baselines.letkf import Letkf, LetkfSettings
 from models.baselines.prior_mean import PriorMeanThreeDVar
 from models.baselines.three_d_var import ThreeDVar, VarianceSettings
 from models.covariance.store import BalancedStatistics
-from models.evaluation.method import Method
+from models.evaluation.method import Given, Method, States
 from models.evaluation.options import Options
 
 CYCLED_LEVEL = 0.28
 EXPONENT = 0.85
 
 
+@dataclass(frozen=True)
+class Balanced:
+    """A method whose analyses are drawn to the bundle's hydrostatic balance, as ours are (models/hydrostatic.py)."""
+
+    method: Method
+    assimilator: Assimilator
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    def analyse(self, given: Given) -> States:
+        return self.assimilator.balanced(self.method.analyse(given), given.valid_time)
+
+
 def three_d_var(assimilator: Assimilator, options: Options) -> Method:
-    """`3dvar:cycled_level=0.28,factor=1.0,exponent=0.85,innovations=false`."""
-    given = options.typed(**_DEFAULTS, innovations=False)
+    """`3dvar:cycled_level=0.28,factor=1.0,exponent=0.85,innovations=false,hydrostatic=false`."""
+    given = options.typed(**_DEFAULTS, innovations=False, hydrostatic=False)
     statistics, settings = _tuned(assimilator, given)
-    return ThreeDVar(assimilator, statistics, replace(settings, innovations=given["innovations"]))
+    method = ThreeDVar(assimilator, statistics, replace(settings, innovations=given["innovations"]))
+    return Balanced(method, assimilator) if given["hydrostatic"] else method
 
 
 def three_d_var_from_prior(assimilator: Assimilator, options: Options) -> Method:
@@ -34,12 +50,13 @@ def latent_three_d_var(assimilator: Assimilator, options: Options) -> Method:
 
 
 def letkf(assimilator: Assimilator, options: Options) -> Method:
-    """`letkf:members=40,horizontal_km=...,vertical_ln_p=...,relaxation=...,to_prior=...,additive=...,stride=...` and
-    those of `3dvar`."""
+    """`letkf:members=40,horizontal_km=...,vertical_ln_p=...,relaxation=...,to_prior=...,additive=...,stride=...,
+    hydrostatic=false` and the first three of `3dvar`."""
     own = vars(LetkfSettings())
-    given = options.typed(**_DEFAULTS, **own)
+    given = options.typed(**_DEFAULTS, **own, hydrostatic=False)
     statistics, settings = _tuned(assimilator, given)
-    return Letkf(assimilator, statistics, settings, LetkfSettings(**{name: given[name] for name in own}))
+    method = Letkf(assimilator, statistics, settings, LetkfSettings(**{name: given[name] for name in own}))
+    return Balanced(method, assimilator) if given["hydrostatic"] else method
 
 
 _DEFAULTS = {"cycled_level": CYCLED_LEVEL, "factor": 1.0, "exponent": EXPONENT}

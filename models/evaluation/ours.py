@@ -42,11 +42,12 @@ class Unchanged:
 
 
 def ours(assimilator: Assimilator, options: Options) -> Method:
-    """`ours:guidance=mmps,members=16,steps=8,alignment=NAME,sampler=dpm,share=0.3,estimated=true`; `share` of the network's
+    """`ours:guidance=mmps,members=16,steps=8,alignment=NAME,sampler=dpm,share=0.3,estimated=true,hydrostatic=true,remainder=false`; `share` of the network's
     correction is the product's own if it is not given."""
     given = options.typed(
-        guidance="mmps", members=16, steps=8, sampler="dpm", alignment="", share=math.nan, estimated=True
-    )
+        guidance="mmps", members=16, steps=8, sampler="dpm", alignment="", share=math.nan, estimated=True,
+        hydrostatic=True, remainder=False,
+    )  # fmt: skip
     estimated = given.pop("estimated")
     own = {"alignment": given["alignment"] or None, "share": None if math.isnan(given["share"]) else given["share"]}
     return Ours(assimilator, AnalysisSettings(**{**given, **own}), estimated)

@@ -8,7 +8,17 @@ from models.nature.network import ErrorTable
 from models.training.data import TrainingData
 from models.training.recipe import Recipe
 
-STAGES = ("autoencoder", "forecast", "stabilise", "backgrounds", "covariance", "prior", "rounds", "bundle")
+STAGES = (
+    "autoencoder",
+    "forecast",
+    "stabilise",
+    "backgrounds",
+    "covariance",
+    "prior",
+    "rounds",
+    "bundle",
+    "hydrostatic",
+)
 
 
 def train(
@@ -30,6 +40,20 @@ def train(
     """
     recipe = Recipe.load(config)
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if set(stages) != {"hydrostatic"}:
+        train_networks(recipe, work, out, stages, chosen, errors)
+    if "hydrostatic" in stages and recipe.hydrostatic is not None:
+        from models.training.hydrostatic import fit_hydrostatic
+
+        if errors is None:
+            raise ValueError("the stage `hydrostatic` simulates observations and needs their error table")
+        fit_hydrostatic(recipe.hydrostatic, work / "nature", out, errors, chosen)
+
+
+def train_networks(
+    recipe: Recipe, work: Path, out: Path, stages: tuple[str, ...], chosen: torch.device, errors: ErrorTable | None
+) -> None:
+    """The stages that read the training runs, up to the finished bundle."""
     data = TrainingData(recipe.data, work / "nature", work)
     if "autoencoder" in stages:
         from models.training.autoencoder import train_autoencoder

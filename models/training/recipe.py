@@ -89,6 +89,18 @@ class Round(Frozen):
     prior: PriorStage
 
 
+class HydrostaticStage(Frozen):
+    """The balance of the finished bundle's analyses: every `every`-th state of the run `nature`, and the errors of the
+    bundle's cycles of `days` days from `starts` times of it, without the first `spin_up_days`."""
+
+    nature: str
+    every: int = 2
+    starts: int = 2
+    days: float = 7
+    spin_up_days: float = 4
+    seed: int = 0
+
+
 class Recipe(Frozen):
     """Everything that `alignda train --config FILE` needs, seed included."""
 
@@ -104,6 +116,7 @@ class Recipe(Frozen):
     covariance: CovarianceStage | None = None
     prior: PriorStage
     rounds: tuple[Round, ...] = ()
+    hydrostatic: HydrostaticStage | None = None
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":

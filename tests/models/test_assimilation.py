@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.assimilation import GUIDANCE, AnalysisSettings, Assimilator
+from models.assimilation import GUIDANCE, WIND, AnalysisSettings, Assimilator
 from models.bundle import BundleError
 from models.error_model import FEW_REPORTS, INFLATION_BOUNDS, States
 from models.observation_operator import ObservationSet
@@ -201,6 +201,23 @@ def test_increments_hold_nothing_beyond_the_truncation(
     again = assimilator.bundle.forecast.cut(increment)
     torch.testing.assert_close(again[:, dry], increment[:, dry], atol=2e-3, rtol=0)
     assert float(increment[:, dry].abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_the_autoencoder_cannot_carry_of_the_wind_of_a_cycled_background_is_left_out(
+    assimilator: Assimilator, background: States, kept: bool
+) -> None:
+    std, coder, climate = assimilator.climatology(TIME)[1], assimilator.bundle.autoencoder, assimilator.bundle.climate
+    fine = climate.normalise(torch.from_numpy(std * noise(assimilator, 1, background.shape[1:]) + background), TIME)
+    fine = fine - coder.decode(coder.encode(fine))  # what it cannot carry
+    spread = 0.2 * std * noise(assimilator, 12, background.shape[1:])
+    ensemble = np.asarray(background + spread - spread.mean(axis=0) + std * fine.detach().numpy(), np.float32)
+    found = assimilator.analyse(ensemble, places(0), TIME, 0.2, replace(FEW, members=12, remainder=kept)).members
+    x = climate.normalise(torch.from_numpy(found.mean(axis=0, keepdims=True)), TIME)
+    left = (x - coder.decode(coder.encode(x))).square().mean(dim=(0, 2, 3)) / fine.square().mean(dim=(0, 2, 3))
+    wind = torch.tensor([c.variable in WIND for c in assimilator.spec.channels])
+    assert float(left[~wind].mean()) > 0.7
+    assert float(left[wind].mean()) > 0.7 if kept else float(left[wind].mean()) < 0.3
 
 
 def test_a_background_that_is_not_finite_is_refused(assimilator: Assimilator, background: States) -> None:
