@@ -47,7 +47,7 @@ WIND = ("u", "v", "u10", "v10")
 class AnalysisSettings:
     """How an analysis is sampled. `steps` levels of the sampler; `seed` fixes every random number; `share` of the
     network's correction to the Gaussian reference (None: CYCLED_SHARE for a cycled ensemble, otherwise all). `hydrostatic`:
-    whether the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance (models.hydrostatic), where it
+    whether the mean of the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance (models.hydrostatic), where it
     has one; a single forecast is balanced so far that nothing is to be gained. `remainder`: whether such an analysis keeps
     what the autoencoder cannot carry of its background's wind: in cycles that is errors, which nothing else takes off."""
 
@@ -156,8 +156,6 @@ class Assimilator(ErrorModel):
                 guided_centre, torch.zeros_like(z_b), settings.steps, stochastic=False, progress=progress
             )
             perturbations = climate.normalise(self._tensor(background), valid_time) - anomaly
-            carried = coder.decode_linear(coder.encode_linear(perturbations))
-            perturbations = carried + self._kept(not settings.remainder) * (perturbations - carried)
             perturbations = self._inflated(perturbations, error_level, noise)
             state = latent.state(centre) + updated(perturbations, latent.linearised(centre), noise)
         else:
@@ -166,7 +164,8 @@ class Assimilator(ErrorModel):
                 state = widened(state, self._by_channel(FRESH_DRY, FRESH_MOIST))
         if background is not None:  # a cold start's increment is a whole state, with what mountains hold beyond it
             if settings.hydrostatic and self.bundle.hydrostatic is not None and cycled:
-                state = self.bundle.hydrostatic.balanced(state)
+                mean = state.mean(dim=0, keepdim=True)  # drawn one by one the members would lose spread
+                state = state + (self.bundle.hydrostatic.balanced(mean) - mean)
             state = anomaly + self.bundle.forecast.cut(state - anomaly)
         members = climate.denormalise(state, valid_time)
         members[:, self.moisture] = without_negative(members[:, self.moisture])
@@ -176,8 +175,8 @@ class Assimilator(ErrorModel):
 
     @torch.no_grad()
     def balanced(self, states: States, valid_time: datetime) -> States:
-        """States [member, channel, latitude, longitude] SI drawn to the bundle's hydrostatic balance, as the analyses
-        of `analyse` are. Raises ValueError when the bundle has none."""
+        """States [member, channel, latitude, longitude] SI, each drawn to the bundle's hydrostatic balance as the mean
+        of `analyse` is. Raises ValueError when the bundle has none."""
         if self.bundle.hydrostatic is None:
             raise ValueError(f"the bundle {self.spec.name} has no hydrostatic balance; train its stage `hydrostatic`")
         x = self.bundle.climate.normalise(self._tensor(states), valid_time)
