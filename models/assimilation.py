@@ -47,8 +47,8 @@ WIND = ("u", "v", "u10", "v10")
 class AnalysisSettings:
     """How an analysis is sampled. `steps` levels of the sampler; `seed` fixes every random number; `share` of the
     network's correction to the Gaussian reference (None: CYCLED_SHARE for a cycled ensemble, otherwise all). `hydrostatic`:
-    whether the mean of the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance (models.hydrostatic), where it
-    has one; a single forecast is balanced so far that nothing is to be gained. `remainder`: whether such an analysis keeps
+    whether the mean of the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance
+    (models.hydrostatic), where it has one; a single forecast is so near to balance that little is to be gained. `remainder`: whether such an analysis keeps
     what the autoencoder cannot carry of its background's wind: in cycles that is errors, which nothing else takes off."""
 
     guidance: str = "mmps"

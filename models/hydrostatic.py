@@ -1,8 +1,8 @@
 """Hydrostatic balance of an analysis, as a weak constraint on each column.
 
 In the atmosphere geopotential follows from the surface pressure, temperature and moisture of its column. A learned forecast
-keeps that nearly, an analysis only as far as its covariance does, and since geopotential is hardly observed, what is missed
-adds up from cycle to cycle. In anomaly units (models.climate), with p the predictors of a column:
+keeps that nearly, an analysis only as far as its covariance does, and what is missed adds up from
+cycle to cycle. In anomaly units (models.climate), with p the predictors of a column:
 
     of the truth: z = M p + r, r ~ N(0, Sigma);   of the analysis: errors ~ N(0, S)
 

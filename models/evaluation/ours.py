@@ -42,8 +42,8 @@ class Unchanged:
 
 
 def ours(assimilator: Assimilator, options: Options) -> Method:
-    """`ours:guidance=mmps,members=16,steps=8,alignment=NAME,sampler=dpm,share=0.3,estimated=true,hydrostatic=true,remainder=false`; `share` of the network's
-    correction is the product's own if it is not given."""
+    """`ours:guidance=mmps,members=16,steps=8,alignment=NAME,sampler=dpm,share=0.3,estimated=true,hydrostatic=true,
+    remainder=false`; `share` of the network's correction is the product's own if it is not given."""
     given = options.typed(
         guidance="mmps", members=16, steps=8, sampler="dpm", alignment="", share=math.nan, estimated=True,
         hydrostatic=True, remainder=False,

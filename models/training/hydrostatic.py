@@ -70,7 +70,7 @@ def fit_truth(anomalies: Iterator[tuple[datetime, Tensor]], bundle: Bundle) -> t
         else:
             regression.add(x)
     if not kept:
-        raise ValueError(f"the hydrostatic stage needs a nature run of at least {5 * BLOCK.days} days")
+        raise ValueError(f"the hydrostatic stage needs a nature run of more than {4 * BLOCK.days} days")
     m, x = regression.solved(), torch.stack(kept)
     left = x[:, regression.targets] - torch.einsum("zpyx,mpyx->mzyx", m, x[:, regression.predictors])
     return m, row_covariance(left)
