@@ -64,7 +64,13 @@ def test_a_cycled_background_is_that_of_the_evaluation_harness(run: Alignment, b
     observing = SimulatedNetwork(truth, Network(kept.network_seed, load_stations(), default_error))
     method = ours(system, Options("ours", {"members": "8"}))
     time = cases.periods[0].run.times[kept.first - 2]
-    background, lead = world.first_background(time), 48.0
+    # from the state that the run had, which is kept in float16: the tiny autoencoder makes differences larger by cycle
+    period, start = cases.periods[0].run, kept.first - 2 - 8
+    anomaly = period.batch(np.array([start]))
+    state = run.bundle.climate.denormalise(anomaly, period.times[start]).numpy()
+    background, lead = world.forecast(state, period.times[start], 48), 48.0
+    ends = [run.bundle.climate.normalise(torch.from_numpy(x), time) for x in (background, world.first_background(time))]
+    torch.testing.assert_close(*ends, atol=2e-2, rtol=2e-3)
     for number in range(5):
         given = world.given(background, observing.at(time), time, lead, run.recipe.seed, screened=True)
         if number >= 2:
@@ -72,16 +78,14 @@ def test_a_cycled_background_is_that_of_the_evaluation_harness(run: Alignment, b
             case = cases._case(0, kept, at)
             climate = run.bundle.climate
             mean = climate.normalise(torch.from_numpy(background).mean(dim=0, keepdim=True), time)
-            # the run starts from a state in float16, whose rounding the tiny autoencoder makes larger from cycle to cycle
-            apart = float((case.background - mean).square().mean().sqrt())
-            assert apart < 0.03 * float(mean.square().mean().sqrt()), apart
+            torch.testing.assert_close(case.background, mean, atol=5e-3, rtol=2e-3)  # float16
             truth_now = climate.normalise(torch.from_numpy(truth.state(time))[None], time)
             torch.testing.assert_close(case.truth, truth_now, atol=2e-2, rtol=2e-3)
             assert case.valid_time == time and case.share == CYCLED_SHARE
             assert isinstance(method, Ours)
             departures = given.observations.value - system.equivalents(background, given.observations).mean(axis=0)
             level = system.estimate_error_level(given.observations, departures, system.error_level(lead), background)
-            assert case.error_level == pytest.approx(level, rel=2e-2)
+            assert case.error_level == pytest.approx(level, rel=1e-3)
             assert case.observations is not None
             np.testing.assert_array_equal(case.observations.value, given.observations.value)
         background = world.forecast(method.analyse(given), time, 6)
