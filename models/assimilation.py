@@ -5,7 +5,7 @@ the posterior where it is Gaussian). x_a = x_b + P (D(z_a) - D(z_b)): what the a
 increment is cut to the truncation of the atmosphere (P, as in a forecast step).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -19,7 +19,7 @@ from models.diffusion.denoiser import Denoiser
 from models.diffusion.guidance import Covariance, Dps, Mmps, Repaint
 from models.diffusion.prior import PriorDenoiser
 from models.diffusion.samplers import ancestral, dpm_solver, heun, part_of
-from models.ensemble import by_channel, recentred, updated, widened, with_model_error, without_negative
+from models.ensemble import by_variable, recentred, updated, widened, with_model_error, without_negative
 from models.error_model import FEWEST_MEMBERS_FOR_SPREAD, ErrorModel, States
 from models.latent_observations import LatentObservations
 from models.observation_operator import ObservationSet
@@ -31,23 +31,25 @@ GUIDANCE = ("obsfree", "dps", "repaint", "mmps")
 SAMPLERS = ("dpm", "heun", "ancestral")
 # Chosen on the validation year (docs/record.md).
 CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled ensemble
-# Of the error that is added to the members for each model step, in units of the bundle's table: of the other channels
-# and of moisture. The table is of forecasts from the truth, made by an earlier forecast model.
-MODEL_ERROR_DRY, MODEL_ERROR_MOIST = 0.75, 1.5
+# Of the perturbations of a cycled ensemble what is retained at its next analysis, so that slow errors of theirs do not add up
+# where nothing observes; of geopotential and surface pressure, else the widest, less. And the error of a model step that
+# is added to them, in units of the bundle's table: that is of forecasts from the truth, and does not tie mass to wind.
+RETAINED, RETAINED_OTHERWISE = {"z": 0.8, "sp": 0.8}, 0.97
+WIND = ("u", "v", "u10", "v10")
+MODEL_ERROR = {**dict.fromkeys(WIND, 1.45), "q": 2.15, "t": 1.0, "t2m": 1.15, "z": 0.35, "sp": 0.35}
 # What the perturbations of fresh samples (an analysis without a cycled ensemble) are multiplied by: without it they are
 # narrower than their error.
-FRESH_DRY, FRESH_MOIST = 1.085, 1.305
+FRESH, FRESH_OTHERWISE = {"q": 1.305}, 1.085
 # Conjugate gradients of guidance: with B until they converge; with the poorer Gaussian reference stopped early, which holds back
 # what it would make of real soundings far from its climate (docs/record.md, what grew).
 CONVERGED, STOPPED_EARLY = 60, 12
-WIND = ("u", "v", "u10", "v10")
 
 
 @dataclass(frozen=True)
 class AnalysisSettings:
     """How an analysis is sampled. `steps` levels of the sampler; `seed` fixes every random number; `share` of the
     network's correction to the Gaussian reference (None: CYCLED_SHARE for a cycled ensemble, otherwise all). `hydrostatic`:
-    whether the mean of the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance
+    whether the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance
     (models.hydrostatic), where it has one; a single forecast is so near to balance that little is to be gained. `remainder`: whether such an analysis keeps
     what the autoencoder cannot carry of its background's wind: in cycles that is errors, which nothing else takes off."""
 
@@ -156,16 +158,15 @@ class Assimilator(ErrorModel):
                 guided_centre, torch.zeros_like(z_b), settings.steps, stochastic=False, progress=progress
             )
             perturbations = climate.normalise(self._tensor(background), valid_time) - anomaly
-            perturbations = self._inflated(perturbations, error_level, noise)
+            perturbations = self._inflated(latent.without_remainder(perturbations), error_level, noise)
             state = latent.state(centre) + updated(perturbations, latent.linearised(centre), noise)
         else:
             state = latent.state(self._sample(guided, guided_centre, z_b, settings, noise, progress))
             if settings.sampler == "dpm":
-                state = widened(state, self._by_channel(FRESH_DRY, FRESH_MOIST))
+                state = widened(state, self._by_variable(FRESH, FRESH_OTHERWISE))
         if background is not None:  # a cold start's increment is a whole state, with what mountains hold beyond it
             if settings.hydrostatic and self.bundle.hydrostatic is not None and cycled:
-                mean = state.mean(dim=0, keepdim=True)  # drawn one by one the members would lose spread
-                state = state + (self.bundle.hydrostatic.balanced(mean) - mean)
+                state = self.bundle.hydrostatic.balanced(state)
             state = anomaly + self.bundle.forecast.cut(state - anomaly)
         members = climate.denormalise(state, valid_time)
         members[:, self.moisture] = without_negative(members[:, self.moisture])
@@ -175,8 +176,8 @@ class Assimilator(ErrorModel):
 
     @torch.no_grad()
     def balanced(self, states: States, valid_time: datetime) -> States:
-        """States [member, channel, latitude, longitude] SI, each drawn to the bundle's hydrostatic balance as the mean
-        of `analyse` is. Raises ValueError when the bundle has none."""
+        """States [member, channel, latitude, longitude] SI, each drawn to the bundle's hydrostatic balance as the
+        members of `analyse` are. Raises ValueError when the bundle has none."""
         if self.bundle.hydrostatic is None:
             raise ValueError(f"the bundle {self.spec.name} has no hydrostatic balance; train its stage `hydrostatic`")
         x = self.bundle.climate.normalise(self._tensor(states), valid_time)
@@ -188,13 +189,15 @@ class Assimilator(ErrorModel):
         return len(background) == settings.members and len(background) >= FEWEST_MEMBERS_FOR_SPREAD
 
     def _inflated(self, perturbations: Tensor, error_level: float, noise: torch.Generator) -> Tensor:
-        """Background perturbations with the model's own error added, scaled up to `error_level` where they are smaller.
+        """What is retained of background perturbations, with the model's own error added, scaled up to `error_level`
+        where they are smaller.
 
         Never down: see `estimate_error_level`.
         """
         model_error = self.bundle.statistics.at(self.error_level(self.spec.step_hours))
-        amplitude = self._by_channel(MODEL_ERROR_DRY, MODEL_ERROR_MOIST)
-        out = with_model_error(perturbations, model_error, self.bundle.autoencoder, noise, amplitude)
+        amplitude = self._by_variable(MODEL_ERROR)
+        retained = self._by_variable(RETAINED, RETAINED_OTHERWISE) * perturbations
+        out = with_model_error(retained, model_error, self.bundle.autoencoder, noise, amplitude)
         return out * max(1.0, error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
 
     def _kept(self, without_wind: bool) -> Tensor:
@@ -202,8 +205,8 @@ class Assimilator(ErrorModel):
         kept = [0.0 if without_wind and c.variable in WIND else 1.0 for c in self.spec.channels]
         return torch.tensor(kept, device=self.device)[:, None, None]
 
-    def _by_channel(self, dry: float, moist: float) -> Tensor:
-        return by_channel(len(self.spec.channels), self.moisture, dry, moist).to(self.device)
+    def _by_variable(self, numbers: Mapping[str, float], otherwise: float = 1.0) -> Tensor:
+        return by_variable(self.spec.channels, numbers, otherwise).to(self.device)
 
     def _guide(
         self,

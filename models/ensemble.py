@@ -6,6 +6,8 @@ Their covariance is that of the analysis error where that of dx_b is the backgro
 posterior they keep the growing structures of the flow, and so their spread keeps up with the error.
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from models.diffusion.guidance import conjugate_gradients
 from models.diffusion.prior import LevelPrior
 from models.latent_observations import LatentObservations
 from models.networks.autoencoder import Autoencoder
+from models.specification import ChannelSpec
 
 ITERATIONS, TOLERANCE = 30, 1e-2
 
@@ -48,11 +51,9 @@ def widened(members: Tensor, amplitude: Tensor | float) -> Tensor:
     return mean + amplitude * (members - mean)
 
 
-def by_channel(channels: int, moisture: list[int], dry: float, moist: float) -> Tensor:
-    """One number for moisture, another for all else: [channel, 1, 1]."""
-    out = torch.full((channels, 1, 1), dry)
-    out[moisture] = moist
-    return out
+def by_variable(channels: Sequence[ChannelSpec], numbers: Mapping[str, float], otherwise: float = 1.0) -> Tensor:
+    """The number of each channel's variable, `otherwise` where it has none: [channel, 1, 1]."""
+    return torch.tensor([numbers.get(channel.variable, otherwise) for channel in channels])[:, None, None]
 
 
 def with_model_error(

@@ -42,7 +42,7 @@ class LatentObservations:
     ) -> None:
         self.autoencoder, self.prior, self.z_b, self.operator = autoencoder, prior, z_b, operator
         self.scale = climate.std[:, None, None]
-        self.value, self.error = value, error
+        self.value, self.error, self.kept = value, error, kept
         self.remainder = kept * (background - self._decode(z_b))
         self.first_guess = climate.denormalise(background, valid_time)
         self.innovation = value - operator(self.first_guess)[0]
@@ -52,6 +52,11 @@ class LatentObservations:
     def _decode(self, z: Tensor) -> Tensor:
         with networks_on(z.device):
             return self.autoencoder.decode(z)
+
+    def without_remainder(self, perturbations: Tensor) -> Tensor:
+        """Of perturbations [member, channel, latitude, longitude] of the background what is `kept` of it: to first order."""
+        carried = self.autoencoder.decode_linear(self.autoencoder.encode_linear(perturbations))
+        return carried + self.kept * (perturbations - carried)
 
     def state(self, w: Tensor) -> Tensor:
         """x(w) in anomaly units: [member, channel, latitude, longitude]."""

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from models.alignment.recipe import CasesRecipe, Period, as_time
-from models.assimilation import FRESH_DRY, FRESH_MOIST
+from models.assimilation import FRESH, FRESH_OTHERWISE
 from models.bundle import Bundle
 from models.climate import year_fraction
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.prior import LevelPrior, PriorDenoiser
 from models.diffusion.samplers import dpm_solver
-from models.ensemble import by_channel, recentred, widened, without_negative
+from models.ensemble import by_variable, recentred, widened, without_negative
 from models.grid import area_weights
 from models.observation_operator import ObservationSet
 from models.precision import networks_on
@@ -116,7 +116,7 @@ class Conditioned:
         models.assimilation."""
         increment = self._increment(recentred(w, centre))
         atmosphere = self.atmosphere
-        amplitude = by_channel(increment.shape[1], atmosphere.moisture, FRESH_DRY, FRESH_MOIST).to(increment)
+        amplitude = by_variable(atmosphere.spec.channels, FRESH, FRESH_OTHERWISE).to(increment)
         return self._physical(widened(increment, amplitude))
 
     def _increment(self, w: Tensor) -> Tensor:

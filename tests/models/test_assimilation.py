@@ -323,16 +323,18 @@ def test_with_an_ensemble_the_error_level_is_a_multiple_of_its_spread(
     assert found == pytest.approx(inflation * first, rel=0.1)
 
 
-@pytest.mark.parametrize("factor", [0.6, 1.5])
 def test_members_are_spread_up_to_the_error_level_but_never_drawn_together(
-    assimilator: Assimilator, background: States, factor: float
+    assimilator: Assimilator, background: States
 ) -> None:
     std, none = assimilator.climatology(TIME)[1], places(0)
     ensemble = background + 0.3 * std * noise(assimilator, 12, background.shape[1:])
-    own = float(np.hypot(assimilator.spread_level(ensemble), assimilator.error_level(6.0)))
-    members = assimilator.analyse(ensemble, none, TIME, factor * own, replace(FEW, members=12)).members
-    # the model's error is added with an amplitude of its own
-    assert assimilator.spread_level(members) == pytest.approx(max(1.0, factor) * own, rel=0.1)
+    levels = [0.1, 0.2, 0.5, 0.7]
+    spreads = [
+        assimilator.spread_level(assimilator.analyse(ensemble, none, TIME, b, replace(FEW, members=12)).members)
+        for b in levels
+    ]
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.02) and spreads[0] > levels[1]
+    assert spreads[2:] == pytest.approx(levels[2:], rel=0.1)
 
 
 def test_without_observations_the_error_level_is_the_first_guess(assimilator: Assimilator, background: States) -> None:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from models.assimilation import AnalysisSettings, Assimilator
 from models.diffusion.prior import LevelPrior
-from models.ensemble import by_channel, centred, recentred, updated, widened, with_model_error, without_negative
+from models.ensemble import by_variable, centred, recentred, updated, widened, with_model_error, without_negative
 from models.error_model import FEWEST_MEMBERS_FOR_SPREAD, States
 from models.latent_observations import LatentObservations
 from models.observation_operator import ObservationOperator
+from models.specification import ChannelSpec
 from tests.models.synthetic import Atmosphere
 from tests.models.test_assimilation import noise, places
 
@@ -136,7 +137,8 @@ def test_recentring_moves_the_mean_and_keeps_the_variance_of_a_member_about_it()
 
 def test_widening_keeps_the_mean_and_scales_each_channel_by_its_own_amplitude() -> None:
     samples = torch.randn(6, 3, 4, 5, generator=generator())
-    wide = widened(samples, by_channel(3, [1], 2.0, 0.5))
+    channels = [ChannelSpec(variable=v, level=500.0) for v in "tqz"]
+    wide = widened(samples, by_variable(channels, {"q": 0.5}, 2.0))
     torch.testing.assert_close(wide.mean(dim=0), samples.mean(dim=0))
     ratio = wide.std(dim=0) / samples.std(dim=0)
     torch.testing.assert_close(ratio, torch.tensor([2.0, 0.5, 2.0])[:, None, None].expand_as(ratio))
