@@ -31,12 +31,12 @@ GUIDANCE = ("obsfree", "dps", "repaint", "mmps")
 SAMPLERS = ("dpm", "heun", "ancestral")
 # Chosen on the validation year (docs/record.md).
 CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled ensemble
-# Of the perturbations of a cycled ensemble what is retained at its next analysis, so that slow errors of theirs do not add up
-# where nothing observes; of geopotential and surface pressure, else the widest, less. And the error of a model step that
-# is added to them, in units of the bundle's table: that is of forecasts from the truth, and does not tie mass to wind.
-RETAINED, RETAINED_OTHERWISE = {"z": 0.8, "sp": 0.8}, 0.97
+# Of the perturbations of a cycled ensemble what is retained at its next analysis, so that slow errors of theirs do not add
+# up; of geopotential and surface pressure, else the widest, less. And the error of a model step that is added to them,
+# in units of the bundle's table: that is of forecasts from the truth, and does not tie mass to wind.
+RETAINED, RETAINED_OTHERWISE = {"z": 0.85, "sp": 0.85}, 0.97
 WIND = ("u", "v", "u10", "v10")
-MODEL_ERROR = {**dict.fromkeys(WIND, 1.45), "q": 2.15, "t": 1.0, "t2m": 1.15, "z": 0.35, "sp": 0.35}
+MODEL_ERROR = {**dict.fromkeys(WIND, 1.6), "q": 2.2, "t": 1.15, "t2m": 1.25, "z": 0.55, "sp": 0.55}
 # What the perturbations of fresh samples (an analysis without a cycled ensemble) are multiplied by: without it they are
 # narrower than their error.
 FRESH, FRESH_OTHERWISE = {"q": 1.305}, 1.085
@@ -49,7 +49,7 @@ CONVERGED, STOPPED_EARLY = 60, 12
 class AnalysisSettings:
     """How an analysis is sampled. `steps` levels of the sampler; `seed` fixes every random number; `share` of the
     network's correction to the Gaussian reference (None: CYCLED_SHARE for a cycled ensemble, otherwise all). `hydrostatic`:
-    whether the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance
+    whether the mean of the analysis of a cycled ensemble is drawn to the bundle's hydrostatic balance
     (models.hydrostatic), where it has one; a single forecast is so near to balance that little is to be gained. `remainder`: whether such an analysis keeps
     what the autoencoder cannot carry of its background's wind: in cycles that is errors, which nothing else takes off."""
 
@@ -166,7 +166,8 @@ class Assimilator(ErrorModel):
                 state = widened(state, self._by_variable(FRESH, FRESH_OTHERWISE))
         if background is not None:  # a cold start's increment is a whole state, with what mountains hold beyond it
             if settings.hydrostatic and self.bundle.hydrostatic is not None and cycled:
-                state = self.bundle.hydrostatic.balanced(state)
+                mean = state.mean(dim=0, keepdim=True)  # drawn by itself each member may grow without end at the poles
+                state = state + (self.bundle.hydrostatic.balanced(mean) - mean)
             state = anomaly + self.bundle.forecast.cut(state - anomaly)
         members = climate.denormalise(state, valid_time)
         members[:, self.moisture] = without_negative(members[:, self.moisture])
@@ -176,8 +177,8 @@ class Assimilator(ErrorModel):
 
     @torch.no_grad()
     def balanced(self, states: States, valid_time: datetime) -> States:
-        """States [member, channel, latitude, longitude] SI, each drawn to the bundle's hydrostatic balance as the
-        members of `analyse` are. Raises ValueError when the bundle has none."""
+        """States [member, channel, latitude, longitude] SI, each drawn to the bundle's hydrostatic balance as the mean
+        of `analyse` is. Raises ValueError when the bundle has none."""
         if self.bundle.hydrostatic is None:
             raise ValueError(f"the bundle {self.spec.name} has no hydrostatic balance; train its stage `hydrostatic`")
         x = self.bundle.climate.normalise(self._tensor(states), valid_time)

@@ -41,9 +41,15 @@ MODULATION = 0.5 + torch.rand(ROWS, COLUMNS, generator=torch.Generator().manual_
 
 
 def observed(
-    observations: ObservationSet, modulation: Tensor | None = None, *, correction: bool = False, offset: float = 0.0
+    observations: ObservationSet,
+    modulation: Tensor | None = None,
+    *,
+    correction: bool = False,
+    offset: float = 0.0,
+    perturbation: Tensor | float = 0.0,
+    kept: Tensor | float = 1.0,
 ) -> LatentObservations:
-    """Random components, whitening and statistics; y = H(x_b) + `offset` error units."""
+    """Random components, whitening and statistics; y = H(x_b) + `offset` error units; `perturbation` of the background."""
     climate, place = Climate(len(CHANNELS), 16, 32), (torch.tensor(GRID.latitudes), torch.tensor(GRID.longitudes))
     std = {"z": 800.0, "q": 1e-3, "u": 5.0, "v": 5.0, "t": 3.0, "u10": 3.0, "v10": 3.0, "t2m": 3.0, "sp": 600.0}
     climate.std.copy_(torch.tensor([std[c.variable] for c in CHANNELS]))
@@ -61,14 +67,14 @@ def observed(
     prior = LevelPrior(0.2, root, symmetric_inverse(root), gaussian, modulation)
     state = torch.from_numpy(Atmosphere(1).state(TIME.replace(tzinfo=UTC), GRID))[None]
     climate.harmonics[0].copy_(state[0])
-    background = 0.3 * noise(8, 1, len(CHANNELS), 16, 32)
+    background = 0.3 * noise(8, 1, len(CHANNELS), 16, 32) + perturbation
     operator = ObservationOperator(observations, GRID, CHANNELS)
     scales = {"z": 50.0, "t": 0.5, "u": 1.0, "sp": 50.0}
     error = torch.tensor([scales[str(v)] for v in observations.variable])
     value = operator(climate.denormalise(background, TIME))[0] + offset * error
     with torch.no_grad():
         z_b = coder.encode(background)
-        return LatentObservations(coder, climate, prior, background, z_b, TIME, operator, value, error)
+        return LatentObservations(coder, climate, prior, background, z_b, TIME, operator, value, error, kept)
 
 
 @pytest.mark.parametrize("modulation", [None, MODULATION], ids=["plain", "modulated"])
@@ -97,6 +103,17 @@ def test_the_residual_is_differentiable_and_its_gradient_is_the_adjoint() -> Non
     (gradient,) = torch.autograd.grad((latent.residual(w) * v).sum(), w)
     expected = -latent.adjoint(v)
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+def test_a_perturbation_loses_what_the_background_itself_would() -> None:
+    """Exact where the autoencoder is linear: x(0) of a perturbed background is x(0) and what stays of the perturbation."""
+    kept = torch.linspace(0.0, 1.0, len(CHANNELS))[:, None, None]
+    perturbation, w = noise(16, 1, len(CHANNELS), 16, 32), torch.zeros(1, LATENT, ROWS, COLUMNS)
+    plain, moved = (observed(mixed(), perturbation=p, kept=kept) for p in (0.0, perturbation))
+    with torch.no_grad():
+        change = moved.state(w) - plain.state(w)
+    torch.testing.assert_close(plain.without_remainder(perturbation), change, atol=1e-5, rtol=1e-4)
+    assert float((change - perturbation)[:, 0].norm() / perturbation[:, 0].norm()) > 0.5
 
 
 def test_modulation_scales_the_increment_where_the_spread_is() -> None:
