@@ -37,6 +37,9 @@ CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled 
 RETAINED, RETAINED_OTHERWISE = {"z": 0.85, "sp": 0.85}, 0.97
 WIND = ("u", "v", "u10", "v10")
 MODEL_ERROR = {**dict.fromkeys(WIND, 1.6), "q": 2.2, "t": 1.15, "t2m": 1.25, "z": 0.55, "sp": 0.55}
+# No column of members is wider than this, in units of the climate's standard deviation: should they ever grow without end
+# somewhere, as they did at a pole in a trial, an unattended cycle goes on.
+WIDEST = 2.0
 # What the perturbations of fresh samples (an analysis without a cycled ensemble) are multiplied by: without it they are
 # narrower than their error.
 FRESH, FRESH_OTHERWISE = {"q": 1.305}, 1.085
@@ -191,15 +194,17 @@ class Assimilator(ErrorModel):
 
     def _inflated(self, perturbations: Tensor, error_level: float, noise: torch.Generator) -> Tensor:
         """What is retained of background perturbations, with the model's own error added, scaled up to `error_level`
-        where they are smaller.
+        where they are smaller, and in each column down to `WIDEST`.
 
-        Never down: see `estimate_error_level`.
+        Otherwise never down: see `estimate_error_level`.
         """
         model_error = self.bundle.statistics.at(self.error_level(self.spec.step_hours))
         amplitude = self._by_variable(MODEL_ERROR)
         retained = self._by_variable(RETAINED, RETAINED_OTHERWISE) * perturbations
         out = with_model_error(retained, model_error, self.bundle.autoencoder, noise, amplitude)
-        return out * max(1.0, error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
+        out = out * max(1.0, error_level / float((out.var(dim=0) * self._area()).mean().sqrt()))
+        width = out.var(dim=0).mean(dim=0).sqrt()
+        return out * (WIDEST / width.clamp_min(WIDEST))
 
     def _kept(self, without_wind: bool) -> Tensor:
         """How much stays of what the autoencoder cannot carry, by channel: all, or all but the wind's."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.assimilation import GUIDANCE, WIND, AnalysisSettings, Assimilator
+from models.assimilation import GUIDANCE, WIDEST, WIND, AnalysisSettings, Assimilator
 from models.bundle import BundleError
 from models.error_model import FEW_REPORTS, INFLATION_BOUNDS, States
 from models.observation_operator import ObservationSet
@@ -335,6 +335,20 @@ def test_members_are_spread_up_to_the_error_level_but_never_drawn_together(
     ]
     assert spreads[0] == pytest.approx(spreads[1], rel=0.02) and spreads[0] > levels[1]
     assert spreads[2:] == pytest.approx(levels[2:], rel=0.1)
+
+
+def test_members_that_grew_without_end_somewhere_are_drawn_in_there_and_nowhere_else(
+    assimilator: Assimilator, background: States
+) -> None:
+    std, size = assimilator.climatology(TIME)[1], np.full((16, 1), 0.2)
+    size[:4] = 40.0  # the north
+    ensemble = background + std * size * noise(assimilator, 12, background.shape[1:])
+    settings = replace(FEW, members=12, hydrostatic=False)
+    members = assimilator.analyse(ensemble.astype(np.float32), places(0), TIME, 0.2, settings).members
+    spread = np.sqrt((members / std).var(axis=0, ddof=1).mean(axis=(0, 2)))
+    own = np.sqrt((ensemble / std).var(axis=0, ddof=1).mean(axis=(0, 2)))
+    assert own[:3].min() > 20 and spread[:3].max() < 1.1 * WIDEST
+    assert spread[8:] == pytest.approx(np.hypot(own[8:], assimilator.error_level(6.0)), rel=0.5)
 
 
 def test_without_observations_the_error_level_is_the_first_guess(assimilator: Assimilator, background: States) -> None:
