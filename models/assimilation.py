@@ -32,11 +32,11 @@ SAMPLERS = ("dpm", "heun", "ancestral")
 # Chosen on the validation year (docs/record.md).
 CYCLED_SHARE = 0.3  # of the network correction when the background is a cycled ensemble
 # Of the perturbations of a cycled ensemble what is retained at its next analysis, so that slow errors of theirs do not add
-# up; of geopotential and surface pressure, else the widest, less. And the error of a model step that is added to them,
-# in units of the bundle's table: that is of forecasts from the truth, and does not tie mass to wind.
-RETAINED, RETAINED_OTHERWISE = {"z": 0.85, "sp": 0.85}, 0.97
+# up. And the error of a model step that is added to them, in units of the bundle's table: that is of forecasts from the
+# truth, and does not tie mass to wind.
 WIND = ("u", "v", "u10", "v10")
-MODEL_ERROR = {**dict.fromkeys(WIND, 1.6), "q": 2.2, "t": 1.15, "t2m": 1.25, "z": 0.55, "sp": 0.55}
+RETAINED, RETAINED_OTHERWISE = dict.fromkeys(WIND, 0.97), 0.99
+MODEL_ERROR = {**dict.fromkeys(WIND, 1.6), "q": 2.15, "t": 1.25, "t2m": 1.3, "z": 0.6, "sp": 0.6}
 # No column of members is wider than this, in units of the climate's standard deviation: should they ever grow without end
 # somewhere, as they did at a pole in a trial, an unattended cycle goes on.
 WIDEST = 2.0
